@@ -1,0 +1,1 @@
+"""What every layer shares: types, trees of tensors, keys, the registry, configuration, errors."""

@@ -1,0 +1,374 @@
+"""The values that pass between the layers. NumPy and plain Python only: ``plan`` runs on these without torch.
+
+Axis letters: ``N`` clients in the population, ``C`` clients in a round's cohort, ``K`` clients stacked in the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+DTYPE_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "float64": 64, "int64": 64, "int32": 32, "uint8": 8}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Shape and dtype of one tensor; ``rank_axis`` is the axis that shrinks to a client's own LoRA rank."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    rank_axis: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def bits(self) -> int:
+        """Size in bits when sent as it is."""
+        return self.size * DTYPE_BITS[self.dtype]
+
+    def at_rank(self, rank: int) -> Leaf:
+        """This leaf for a client of LoRA rank ``rank`` (unchanged where it has no rank axis)."""
+        if self.rank_axis is None or rank <= 0:
+            return self
+        shape = list(self.shape)
+        shape[self.rank_axis] = min(rank, shape[self.rank_axis])
+        return replace(self, shape=tuple(shape))
+
+
+Leaves = dict[str, Leaf]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One named part of a payload: its leaves, and whether the server needs the sum or each client's own."""
+
+    leaves: Leaves
+    reduce: Literal["sum", "gather"] = "sum"
+
+
+Schema = dict[str, Part]
+
+
+def at_rank(schema: Schema, rank: int) -> Schema:
+    """The schema as a client of LoRA rank ``rank`` sends it."""
+    return {
+        name: replace(part, leaves={key: leaf.at_rank(rank) for key, leaf in part.leaves.items()})
+        for name, part in schema.items()
+    }
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What planning must know of a task: shapes, sizes and arithmetic, no tensors.
+
+    Parameters
+    ----------
+    trainable : leaves that training may change, named as in the exported checkpoint.
+    model_parameters : parameters of the whole model, the trainable ones included.
+    base_bytes : bytes of the resident frozen weights.
+    forward_flops, backward_flops : per sample (row of at most ``max_tokens``), backward as the adapter needs it.
+    activation_bytes : kept for the backward pass, per sample.
+    output : one sample's output (logits or predictions); ``None`` where its size is not fixed.
+    bases : frozen weights under LoRA, module -> (d_out, d_in), for methods that change the base.
+    lora_scale : alpha / r, the factor of B A (one for every client, whatever its rank).
+    max_rank : LoRA rank that the leaves are sized for; 0 without LoRA.
+    inference_bytes : working memory of a forward pass without gradients, per sample.
+    assumptions : sentences for the reader of a plan.
+    """
+
+    trainable: Leaves
+    model_parameters: int
+    base_bytes: int
+    forward_flops: float
+    backward_flops: float
+    activation_bytes: float
+    output: Leaf | None = None
+    bases: dict[str, tuple[int, int]] = field(default_factory=dict)
+    lora_scale: float = 1.0
+    max_rank: int = 0
+    inference_bytes: float = 0.0
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Number of trainable values."""
+        return sum(leaf.size for leaf in self.trainable.values())
+
+
+@dataclass(frozen=True)
+class Population:
+    """The clients of a job before any round, ``[N]`` each: samples held, LoRA rank, device class (index)."""
+
+    samples: Ints
+    rank: Ints
+    device: Ints
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The clients of one round, ``[C]`` each.
+
+    ``weight`` is the aggregation weight before normalisation, ``steps`` the local steps that each will make,
+    ``rows`` the samples that those steps touch (ragged last batches counted exactly), ``last_round`` the round whose
+    broadcast the client heard last (-1: only the initial delivery), ``site`` the serving site.
+    """
+
+    round: int
+    ids: Ints
+    weight: Floats
+    samples: Ints
+    steps: Ints
+    rows: Ints
+    rank: Ints
+    device: Ints
+    last_round: Ints
+    site: Ints
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: Any) -> Cohort:
+        """Sub-cohort of the given positions."""
+        fields = {name: value[index] for name, value in vars(self).items() if name != "round"}
+        return Cohort(round=self.round, **fields)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One turn of a round, ``[C]`` each: receive ``down_bits``, compute ``flops``, send ``up_bits``."""
+
+    down_bits: Floats
+    flops: Floats
+    up_bits: Floats
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a method asks of each client in a round. ``memory_bytes [C]`` is the peak while training.
+
+    ``touched_bytes [C]`` is the memory traffic of the computation, for the roofline.
+    """
+
+    phases: tuple[Phase, ...]
+    memory_bytes: Floats
+    touched_bytes: Floats
+    server_flops: float = 0.0
+    base_bits: float = 0.0
+
+    @property
+    def up_bits(self) -> Floats:
+        """Uplink bits of all phases, ``[C]``."""
+        return np.sum([phase.up_bits for phase in self.phases], axis=0)
+
+    @property
+    def down_bits(self) -> Floats:
+        """Downlink bits of all phases, ``[C]``."""
+        return np.sum([phase.down_bits for phase in self.phases], axis=0)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What the devices make of the work: ``seconds [P, C]`` and ``joules [P, C]`` per phase, ``peak_bytes [C]``.
+
+    ``fits [C]``: the work fits the device's memory; ``powered [C]``: the battery can pay for it. ``idle_w [C]`` is what
+    the device draws while it waits in the round.
+    """
+
+    seconds: Floats
+    joules: Floats
+    peak_bytes: Floats
+    fits: Bools
+    powered: Bools
+    idle_w: Floats
+
+
+# Why an update counts (0) or does not. Strings in records; small integers in arrays.
+STATUSES = ("delivered", "missed_broadcast", "outage", "deadline", "memory", "battery", "radio_link_failure", "refused")
+STATUS = {name: code for code, name in enumerate(STATUSES)}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Additive noise of an analog sum: its law, stability ``alpha`` (2: Gaussian) and scale per payload block ``[B]``.
+
+    The scale is relative to unit-power symbols.
+    """
+
+    law: Literal["gaussian", "alpha_stable"] = "gaussian"
+    alpha: float = 2.0
+    scale: Floats = field(default_factory=lambda: np.zeros(1))
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What the network made of a round: linear, and known before the training that it concerns.
+
+    ``coefficient [C, B]`` is each link's factor (0 or 1 on digital links, B = 1), ``status [C]`` an index into
+    :data:`STATUSES`. ``downlink_s``, ``compute_s``, ``uplink_s``, ``wait_s`` ``[C]`` are each client's parts (NaN where
+    it never got that far); ``finish_s [C]`` when its update was in; ``round_s`` when the round ended.
+    ``radio_j [C]``, ``compute_j [C]`` are joules; ``*_sent_bits [C]`` the bits that went on the air, lost ones included.
+    """
+
+    coefficient: Floats
+    status: Ints
+    downlink_s: Floats
+    compute_s: Floats
+    uplink_s: Floats
+    finish_s: Floats
+    round_s: float
+    radio_j: Floats
+    compute_j: Floats
+    down_sent_bits: Floats
+    up_sent_bits: Floats
+    sinr_db: Floats
+    server_s: float = 0.0
+    server_j: float = 0.0
+    airtime: float = 0.0
+    noise: Noise | None = None
+    normaliser: Floats | None = None
+
+    @property
+    def heard(self) -> Bools:
+        """``[C]``: the update counts."""
+        return self.status == STATUS["delivered"]
+
+    @property
+    def got_broadcast(self) -> Bools:
+        """``[C]``: the client received the round's message."""
+        return ~np.isnan(self.downlink_s)
+
+    @property
+    def trained(self) -> Bools:
+        """``[C]``: the client received the message and did the work, whether or not it was heard."""
+        never = np.isin(self.status, [STATUS[s] for s in ("missed_broadcast", "memory", "battery", "refused")])
+        return ~never & self.got_broadcast
+
+
+@dataclass(frozen=True)
+class World:
+    """The simulated world between rounds: clock, batteries, positions, who heard what. Part of the checkpoint.
+
+    ``battery_j [N]`` (inf: mains), ``position_m [N, 2]`` relative to the site, ``last_round [N]``,
+    ``base_bits [rounds so far]`` the size of each round's change to the base model.
+    ``averages`` holds what schedulers remember, ``[N]`` each.
+    """
+
+    round: int
+    clock_s: float
+    battery_j: Floats
+    position_m: Floats
+    last_round: Ints
+    base_bits: Floats
+    averages: Mapping[str, Floats] = field(default_factory=dict)
+
+    def after(self, cohort: Cohort, delivery: Delivery, base_bits: float, *, advanced: bool) -> World:
+        """The world once the round is over: time has passed, energy is spent, who heard the broadcast is noted.
+
+        ``advanced`` says whether the server made an update (a base change exists only then).
+        """
+        battery = self.battery_j.copy()
+        battery[cohort.ids] = np.maximum(battery[cohort.ids] - delivery.radio_j - delivery.compute_j, 0.0)
+        last = self.last_round.copy()
+        last[cohort.ids[delivery.got_broadcast]] = self.round
+        return replace(
+            self,
+            round=self.round + 1,
+            clock_s=self.clock_s + delivery.round_s,
+            battery_j=battery,
+            last_round=last,
+            base_bits=np.append(self.base_bits, base_bits if advanced else 0.0),
+        )
+
+
+@dataclass
+class Message:
+    """What the server sends: ``shared`` parts to all, ``own`` parts ``[C, ...]`` to each, changes to the base model.
+
+    ``base`` lists every base change so far as ``{module: (A [R, d_in], B [d_out, R])}``, the oldest first; a resident
+    model applies those it has not applied yet.
+    """
+
+    shared: dict[str, dict[str, Any]]
+    own: dict[str, dict[str, Any]] | None = None
+    base: list[dict[str, tuple[Any, Any]]] = field(default_factory=list)
+
+
+@dataclass
+class Replies:
+    """What came back: ``parts`` by name, folded ``{leaf: [...]}`` for sums, ``{leaf: [H, ...]}`` gathered from the ``H`` heard.
+
+    ``weight [H]`` are normalised weights of the gathered clients, ``position [H]`` their places in the cohort,
+    ``rank [H]`` their LoRA ranks; ``loss [C]`` the mean local training loss (NaN where a client did not train);
+    ``dropped`` the ids whose reply was not finite.
+    """
+
+    parts: dict[str, dict[str, Any]]
+    weight: Floats
+    position: Ints
+    rank: Ints
+    loss: Floats
+    dropped: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One line of ``rounds.jsonl``. Units are in the names; sums are over the cohort.
+
+    ``compute_s``, ``uplink_s``, ``downlink_s``, ``server_s`` are the parts of the critical path (the client that ended the
+    round). ``wall_s`` is real time on this machine and the only field that two equal runs do not share.
+    """
+
+    round: int
+    sim_time_s: float
+    round_s: float
+    compute_s: float
+    uplink_s: float
+    downlink_s: float
+    server_s: float
+    uplink_bits: float
+    downlink_bits: float
+    energy_j: float
+    energy_compute_j: float
+    energy_radio_j: float
+    energy_server_j: float
+    clients: int
+    delivered: int
+    status: dict[str, int]
+    lost: dict[str, list[int]]
+    train_loss: float | None
+    wall_s: float
+    eval: dict[str, float] | None = None
+    clients_detail: dict[str, list[Any]] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary, ``None`` fields left out."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+class Wire(Protocol):
+    """How payloads are encoded, as a method needs it for planning: the job's transforms, seen from outside."""
+
+    def up_bits(self, schema: Schema) -> int:
+        """Exact uplink bits of one client's payload."""
+        ...
+
+    def down_bits(self, schema: Schema) -> int:
+        """Exact downlink bits of one broadcast."""
+        ...

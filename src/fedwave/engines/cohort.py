@@ -1,0 +1,310 @@
+"""The cohort engine: many clients through one forward and backward pass, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedwave.core import tree
+from fedwave.core.config import Count, Index
+from fedwave.core.keys import Key
+from fedwave.core.registry import register
+from fedwave.core.types import Bools, Cohort, Delivery, Ints, Message, Replies, Schema, Spec, at_rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedwave.engines.slots import SlotClients
+    from fedwave.methods.method import Method
+    from fedwave.results.memory_store import MemoryStore
+    from fedwave.tasks.learner import Learner
+    from fedwave.transforms.chain import Chain
+
+_METHOD = "method/"
+
+
+@register("engine", "cohort")
+@dataclass(frozen=True)
+class CohortEngine:
+    """Client-stacked training by leaf swap.
+
+    Parameters
+    ----------
+    token_budget : tokens (rows, where rows have no length) that one step may hold; bounds memory whatever the cohort.
+    max_clients : clients stacked at most; 0: as many as the budget holds; 1: one by one.
+    threads : torch threads; 0: torch's own choice.
+    """
+
+    token_budget: Count = 4096
+    max_clients: Index = 0
+    threads: Index = 0
+
+    def start(self, method: Method, learner: Learner, *, up: Chain, batch_size: int) -> Session:
+        """A session with the learner's model resident. The learner's model is rebuilt around stacked leaves."""
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        row_tokens = int(learner.lengths(learner.order).max()) if len(learner.order) else 1
+        slots = max(1, self.token_budget // (batch_size * max(row_tokens, 1)))
+        slots = min(slots, learner.clients, self.max_clients or slots)
+        return Session(method, learner, up=up, batch_size=batch_size, slots=slots)
+
+
+class Session:
+    """A resident model with ``slots`` client slots. One session serves all rounds, the evaluation and the server."""
+
+    def __init__(self, method: Method, learner: Learner, *, up: Chain, batch_size: int, slots: int) -> None:
+        from fedwave.engines.stacking import Stack
+
+        self.method, self.learner, self.up, self.batch_size = method, learner, up, batch_size
+        self.spec: Spec = learner.spec
+        self.initial, self.public_rows = learner.initial, learner.public_rows
+        self.population = learner.clients
+        self.stack = Stack(learner.model, learner.leaf_paths, slots)
+        self.uplink = method.uplink(self.spec)
+        self.memory_leaves = memory_leaves(method, up, self.spec)
+        self._base_applied = 0
+
+    # ---- one round -------------------------------------------------------------------------------------------------
+
+    def run(self, message: Message, store: MemoryStore, cohort: Cohort, delivery: Delivery, key: Key) -> Replies:
+        """Train the cohort and fold what was delivered, group by group; memory stays O(slots) for summed parts.
+
+        Clients that are known not to be heard train only where that leaves a trace (client memory, error feedback).
+        """
+        runs = delivery.trained if self.memory_leaves else delivery.heard
+        fold = Fold(self.uplink, len(cohort))
+        for group in self._groups(np.flatnonzero(runs), cohort):
+            loss, parts, ranks = self._train(message, store, cohort.take(group), delivery.heard[group], key)
+            fold.add(group, cohort, delivery.coefficient[group, 0], parts, loss, ranks)
+        return fold.close(cohort)
+
+    def reply_bytes(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> bytes:
+        """The packed payload of a cohort of one: what its device puts on the air."""
+        clients, loss, parts, _ = self._reply(message, store, cohort, key)
+        data = b""
+        for name, part in at_rank(self.uplink, int(cohort.rank[0])).items():
+            encoded = self.up.encode(_trim(parts[name], part.leaves), _residual(clients.residual, name), _keys(key, name, cohort.ids))
+            data += self.up.pack(encoded, part.leaves, 0)
+        return data
+
+    def _groups(self, positions: Ints, cohort: Cohort) -> Iterator[Ints]:
+        """Positions in groups of at most ``slots``, longest first so that few finished clients ride along."""
+        ordered = positions[np.argsort(-cohort.steps[positions], kind="stable")]
+        for start in range(0, len(ordered), self.stack.slots):
+            yield ordered[start : start + self.stack.slots]
+
+    def _train(
+        self, message: Message, store: MemoryStore, cohort: Cohort, heard: Bools, key: Key
+    ) -> tuple[Tensor, dict[str, tree.Tree], Ints]:
+        """Train one group, encode and decode its replies, settle its memory."""
+        import torch
+
+        clients, loss, parts, kept = self._reply(message, store, cohort, key)
+        decoded, heard_residual, lost_residual = self._encode(parts, clients.residual, cohort, key)
+        finite = _finite(loss, decoded)
+        if self.memory_leaves:
+            was_heard = torch.as_tensor(heard)
+            rows = {_METHOD + n: v for n, v in self.method.settle(clients.memory, kept, was_heard).items()}
+            for name, value in heard_residual.items():
+                rows[name] = torch.where(was_heard.view(-1, *[1] * (value.dim() - 1)), value, lost_residual[name])
+            store.put(cohort.ids[finite], {name: value[torch.as_tensor(finite)] for name, value in rows.items()})
+        return loss, decoded, cohort.rank
+
+    def _reply(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> Any:
+        """Local training of one group: (clients, mean losses, raw parts, memory to keep)."""
+        from fedwave.engines.slots import train
+
+        self.apply_base(message.base)
+        memory, known = store.get(cohort.ids) if self.memory_leaves else ({}, None)
+        self.stack.train_only(set(self.method.travelling(self.spec)) if self.method.trains_by_gradient else set())
+        clients = self._clients(
+            cohort, message, self.method.local_optimizer, key, clip_norm=self.method.clip_norm, known=known,
+            memory={n[len(_METHOD):]: v for n, v in memory.items() if n.startswith(_METHOD)},
+        )
+        clients.residual = {n: v for n, v in memory.items() if not n.startswith(_METHOD)}
+        rows = self._rows(cohort, key)
+        loss = train(self.method, clients, rows)
+        parts, kept = self.method.reply(clients)
+        return clients, loss, parts, kept
+
+    def _encode(self, parts: Any, residual: tree.Tree, cohort: Cohort, key: Key) -> tuple[Any, tree.Tree, tree.Tree]:
+        """What the server decodes, and the residuals if heard and if lost. Ranks apart, since sizes follow from them."""
+        import torch
+
+        if not self.up.transforms:
+            return parts, {}, {}
+        decoded = {name: tree.map(torch.zeros_like, leaves) for name, leaves in parts.items()}
+        heard, lost = tree.map(torch.clone, residual), tree.map(torch.clone, residual)
+        for rank in np.unique(cohort.rank):
+            at = torch.as_tensor(np.flatnonzero(cohort.rank == rank))
+            for name, part in at_rank(self.uplink, int(rank)).items():
+                mine = _trim(tree.take(parts[name], at), part.leaves)
+                memory = _trim(_residual(tree.take(residual, at), name), self.up.memory_leaves(part.leaves))
+                encoded = self.up.encode(mine, memory, _keys(key, name, cohort.ids[at.numpy()]))
+                _place(decoded[name], at, encoded.decode())
+                _place(heard, at, {f"{name}/{n}": v for n, v in encoded.memory_if_heard.items()})
+                _place(lost, at, {f"{name}/{n}": v for n, v in encoded.memory_if_lost.items()})
+        return decoded, heard, lost
+
+    def _clients(self, cohort: Cohort, message: Message, optimizer: Any, key: Key, **rest: Any) -> SlotClients:
+        from fedwave.engines.slots import SlotClients
+
+        return SlotClients(self.learner, self.stack, cohort, message=message, optimizer=optimizer, key=key, **rest)
+
+    def _rows(self, cohort: Cohort, key: Key) -> Ints:
+        from fedwave.engines.batches import plan_rows
+
+        return plan_rows(
+            self.learner.order, self.learner.offsets, ids=cohort.ids, steps=cohort.steps,
+            batch_size=self.batch_size, key=key,
+        )
+
+    # ---- the server's own use of the model -------------------------------------------------------------------------
+
+    def apply_base(self, changes: list[dict[str, tuple[Tensor, Tensor]]]) -> None:
+        """Add the base changes that the resident model does not have yet: ``W += lora_scale * B A``."""
+        import torch
+
+        with torch.no_grad():
+            for change in changes[self._base_applied :]:
+                for module, (a, b) in change.items():
+                    weight = self.learner.model.get_parameter(self.learner.base_paths[module])
+                    delta = self.spec.lora_scale * (b @ a)
+                    weight.add_((delta if weight.shape == delta.shape else delta.T).to(weight))
+        self._base_applied = max(self._base_applied, len(changes))
+
+    def evaluate(self, params: tree.Tree, base: list[Any]) -> dict[str, float]:
+        """Held-out metrics of the model with ``params`` and all base changes."""
+        self.apply_base(base)
+        self._single(params)
+        return self.learner.evaluate()
+
+    def predict(self, params: tree.Tree, rows: Ints) -> Tensor:
+        """Outputs ``[n, ...]`` without gradient."""
+        import torch
+
+        clients = self._single(params)
+        with torch.no_grad():
+            return torch.cat([clients.predict(rows[None, at : at + 64])[0] for at in range(0, len(rows), 64)])
+
+    def distill(
+        self, params: tree.Tree, targets: Tensor, *, steps: int, batch_size: int, optimizer: Any, key: Key
+    ) -> tree.Tree:
+        """Train the model on the public rows towards ``targets [n_public, ...]``."""
+        self.stack.train_only(set(self.spec.trainable))
+        clients = self._single(params, optimizer)
+        for step in range(steps):
+            drawn = np.argsort(key.fold("distill", step).uniform(0, len(self.public_rows))[0])[:batch_size]
+            outputs = clients.predict(self.public_rows[None, drawn])
+            clients.descend(clients.gradients(clients.distance(outputs, targets[drawn][None]).mean(1)))
+        return {name: value[0].detach().clone() for name, value in clients.params.items()}
+
+    def _single(self, params: tree.Tree, optimizer: Any = None) -> SlotClients:
+        """One client in slot 0 that holds ``params`` at full rank."""
+        self.stack.rows = 1
+        rank = np.array([self.spec.max_rank])
+        clients = self._clients(single(0, rank=rank), Message(shared={}), optimizer, Key(0))
+        clients.load(params)
+        return clients
+
+
+class Fold:
+    """Running weighted sums in float64 and gathered rows of one round's replies."""
+
+    def __init__(self, schema: Schema, clients: int) -> None:
+        self.schema = schema
+        self.sums: dict[str, tree.Tree] = {name: {} for name, part in schema.items() if part.reduce == "sum"}
+        self.rows: dict[str, list[tree.Tree]] = {name: [] for name, part in schema.items() if part.reduce == "gather"}
+        self.loss = np.full(clients, np.nan)
+        self.weights = np.zeros(clients)
+        self.order: list[int] = []
+        self.dropped: list[int] = []
+
+    def add(self, positions: Ints, cohort: Cohort, coefficient: Any, parts: Any, loss: Tensor, ranks: Ints) -> None:
+        """Take in one group; a reply that is not finite counts as coefficient 0 and is named."""
+        import torch
+
+        finite = _finite(loss, parts)
+        self.loss[positions] = loss.detach().double().numpy()
+        self.dropped += [int(cohort.ids[p]) for p in positions[~finite]]
+        weight = np.where(finite, cohort.weight[positions] * coefficient, 0.0)
+        counts = np.flatnonzero(weight > 0)
+        self.weights[positions[counts]] = weight[counts]
+        self.order += [int(p) for p in positions[counts]]
+        picked, factor = torch.as_tensor(counts), torch.as_tensor(weight[counts])
+        for name, leaves in parts.items():
+            if name in self.rows:
+                self.rows[name].append({leaf: x[picked].clone() for leaf, x in leaves.items()})
+                continue
+            for leaf, x in leaves.items():
+                term = torch.tensordot(factor, x[picked].double(), dims=1)
+                self.sums[name][leaf] = self.sums[name].get(leaf, 0.0) + term
+
+    def close(self, cohort: Cohort) -> Replies:
+        """Weighted means of the sums; gathered rows in cohort order, whatever order they trained in."""
+        import torch
+
+        position = np.array(sorted(self.order), dtype=np.int64)
+        place = np.argsort(np.array(self.order, dtype=np.int64), kind="stable")
+        total = self.weights.sum()
+        parts = {name: tree.map(lambda x: (x / total).float(), leaves) for name, leaves in self.sums.items() if total}
+        for name, groups in self.rows.items():
+            if groups:
+                parts[name] = {n: torch.cat([g[n] for g in groups])[torch.as_tensor(place)] for n in groups[0]}
+        return Replies(
+            parts=parts, weight=self.weights[position] / total if total else np.zeros(0), position=position,
+            rank=cohort.rank[position], loss=self.loss, dropped=self.dropped,
+        )
+
+
+def memory_leaves(method: Method, up: Chain, spec: Spec) -> dict[str, Any]:
+    """What every client keeps on its device: the method's memory, and error feedback of each part."""
+    leaves = {_METHOD + name: leaf for name, leaf in method.memory(spec).items()}
+    for part, content in method.uplink(spec).items():
+        leaves |= {f"{part}/{name}": leaf for name, leaf in up.memory_leaves(content.leaves).items()}
+    return leaves
+
+
+def single(client: int, *, rank: Ints, round_: int = 0, steps: int = 1, samples: int = 1) -> Cohort:
+    """A cohort of one."""
+    one, zero = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    return Cohort(
+        round=round_, ids=one * client, weight=np.ones(1), samples=one * samples, steps=one * steps, rows=one,
+        rank=rank, device=zero, last_round=-one, site=zero,
+    )
+
+
+def _finite(loss: Tensor, parts: dict[str, tree.Tree]) -> Bools:
+    ok = loss.isfinite()
+    for leaves in parts.values():
+        for value in leaves.values():
+            ok = ok & value.flatten(1).isfinite().all(1)
+    return ok.numpy()
+
+
+def _keys(key: Key, part: str, ids: Ints) -> list[Key]:
+    purpose = key.fold("encode", part)
+    return [purpose.fold(int(client)) for client in ids]
+
+
+def _residual(residual: tree.Tree, part: str) -> tree.Tree:
+    prefix = part + "/"
+    return {name[len(prefix):]: value for name, value in residual.items() if name.startswith(prefix)}
+
+
+def _trim(values: tree.Tree, leaves: dict[str, Any]) -> tree.Tree:
+    """Cut stacked values to the leaf shapes of a smaller rank."""
+    return {n: values[n][(slice(None), *(slice(s) for s in leaf.shape))] for n, leaf in leaves.items() if n in values}
+
+
+def _place(target: tree.Tree, rows: Tensor, values: tree.Tree) -> None:
+    """Write values of a smaller rank back into stacked rows, zero beyond."""
+    for name, value in values.items():
+        padded = target[name].new_zeros((len(rows), *target[name].shape[1:]))
+        padded[(slice(None), *(slice(s) for s in value.shape[1:]))] = value
+        target[name][rows] = padded

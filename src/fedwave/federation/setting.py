@@ -1,0 +1,123 @@
+"""What a round is made of before any training: shapes, populations, devices, network. Torch-free; ``plan`` uses it as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedwave.core.keys import Key
+from fedwave.core.types import Cohort, Compute, Delivery, Floats, Population, Schema, Spec, Work, World
+
+if TYPE_CHECKING:
+    from fedwave.devices.fleet import Fleet
+    from fedwave.federation.samplers import Sampler
+    from fedwave.federation.sync import Sync
+    from fedwave.methods.method import Method
+    from fedwave.transforms.chain import Chain
+
+
+@dataclass(frozen=True)
+class Codec:
+    """The job's transforms in both directions; a :class:`~fedwave.core.types.Wire`."""
+
+    up: Chain
+    down: Chain
+
+    def up_bits(self, schema: Schema) -> int:
+        """Exact uplink bits of one client's payload."""
+        return sum(self.up.bits(part.leaves) for part in schema.values())
+
+    def down_bits(self, schema: Schema) -> int:
+        """Exact downlink bits of one broadcast."""
+        return sum(self.down.bits(part.leaves) for part in schema.values())
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A job with everything resolved that planning needs; training adds a learner and an engine."""
+
+    seed: int
+    rounds: int
+    eval_every: int
+    batch_size: int
+    spec: Spec
+    population: Population
+    method: Method
+    codec: Codec
+    sampler: Sampler
+    federation: Sync
+    network: Any
+    fleet: Fleet
+    server: Any
+
+    @property
+    def key(self) -> Key:
+        """Root of all randomness."""
+        return Key(self.seed)
+
+    def world(self) -> World:
+        """The world before the first round."""
+        n = len(self.population)
+        return World(
+            round=0,
+            clock_s=0.0,
+            battery_j=self.fleet.batteries(self.population.device),
+            position_m=self.network.place(n, self.key.fold("place")),
+            last_round=np.full(n, -1, dtype=np.int64),
+            base_bits=np.zeros(0),
+        )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One round, decided but not trained: who, what they do, and what of it arrives when."""
+
+    cohort: Cohort
+    work: Work
+    compute: Compute
+    delivery: Delivery
+    base_bits: float
+    key: Key
+
+
+def prepare(setting: Setting, world: World) -> Turn:
+    """Select, demand, compute, deliver. Everything of a round but its two training lines."""
+    key = setting.key.fold("round", world.round)
+    cohort = _cohort(setting, world, key)
+    work = setting.method.work(
+        setting.spec, cohort, setting.codec, batch_size=setting.batch_size, missed_bits=_missed(world, cohort)
+    )
+    compute = setting.fleet.compute(cohort, work, world)
+    server_s, server_j = setting.server.cost(work.server_flops)
+    delivery = setting.network.deliver(
+        world, cohort, work, compute, key.fold("network"), static_key=setting.key.fold("scenario"),
+        deadline_s=setting.federation.deadline_s, server_s=server_s, server_j=server_j,
+    )
+    base = setting.method.base_bits(setting.spec, cohort, delivery.heard)
+    return Turn(cohort, work, compute, delivery, base, key)
+
+
+def _cohort(setting: Setting, world: World, key: Key) -> Cohort:
+    population = setting.population
+    available = setting.fleet.available(world, population.device, key.fold("available"))
+    ids = setting.sampler.select(available, key.fold("sample"))
+    samples = population.samples[ids]
+    steps, rows = setting.method.amount(samples, setting.batch_size)
+    weight = samples.astype(np.float64) if setting.method.weighting == "samples" else np.ones(len(ids))
+    return Cohort(
+        round=world.round, ids=ids, weight=weight, samples=samples, steps=steps, rows=rows,
+        rank=population.rank[ids], device=population.device[ids], last_round=world.last_round[ids],
+        site=np.zeros(len(ids), dtype=np.int64),
+    )
+
+
+def _missed(world: World, cohort: Cohort) -> Floats:
+    """Bits of the base changes that each client has not heard: all since the broadcast it heard last.
+
+    The change that round r causes travels with the broadcast of round r + 1, so a client that heard round r's broadcast
+    still lacks the changes from r on.
+    """
+    total = np.concatenate([[0.0], np.cumsum(world.base_bits)])
+    return total[-1] - total[np.clip(cohort.last_round, 0, None)]

@@ -1,0 +1,136 @@
+"""The synchronous round: one straight function that joins method, engine, devices and network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedwave.core.config import Count, Positive
+from fedwave.core.keys import Key
+from fedwave.core.registry import register
+from fedwave.core.types import STATUSES, Delivery, Message, Replies, RoundRecord, World
+from fedwave.federation.setting import Setting, Turn, prepare
+
+if TYPE_CHECKING:
+    from fedwave.engines.cohort import Session
+    from fedwave.methods.method import State
+    from fedwave.results.memory_store import MemoryStore
+
+
+@register("federation", "sync")
+@dataclass(frozen=True)
+class Sync:
+    """The server waits for the whole cohort, or until the deadline.
+
+    Parameters
+    ----------
+    deadline_s : what is not in by then is lost; none: wait for everyone who can be heard.
+    quorum : updates needed for a step; with fewer the round passes without one.
+    """
+
+    deadline_s: Positive | None = None
+    quorum: Count = 1
+
+
+@dataclass
+class Progress:
+    """Where a run stands between two rounds. Together with the client memory this is the checkpoint."""
+
+    world: World
+    state: State
+    last_eval: dict[str, float] | None = field(default=None)
+
+
+def begin(setting: Setting, session: Session) -> Progress:
+    """The start of a run: the world as it is placed, the method's first state."""
+    state = setting.method.init(setting.spec, session.initial, session, setting.key.fold("init"))
+    return Progress(setting.world(), state)
+
+
+def play(setting: Setting, session: Session, store: MemoryStore, progress: Progress) -> Iterator[RoundRecord]:
+    """Play the remaining rounds; ``progress`` is up to date whenever a record is yielded."""
+    method, spec = setting.method, setting.spec
+    while progress.world.round < setting.rounds:
+        started = time.perf_counter()
+        turn = prepare(setting, progress.world)
+        message = encode_down(setting, method.broadcast(spec, progress.state, turn.cohort), turn.key)
+        replies = session.run(message, store, turn.cohort, turn.delivery, turn.key)
+        advanced = len(replies) >= setting.federation.quorum
+        if advanced:
+            progress.state = method.server_update(spec, progress.state, replies, session, turn.key)
+        progress.world = progress.world.after(turn.cohort, turn.delivery, turn.base_bits, advanced=advanced)
+        metrics = None
+        if _evaluates(setting, progress.world.round):
+            metrics = progress.last_eval = session.evaluate(*method.model(progress.state))
+        yield _record(turn, replies, progress.world, metrics, time.perf_counter() - started)
+
+
+def encode_down(setting: Setting, message: Message, key: Key) -> Message:
+    """The broadcast as devices decode it: shared parts through the downlink transforms, once for all."""
+    down = setting.codec.down
+    if not down.transforms:
+        return message
+    shared = {}
+    for name, leaves in message.shared.items():
+        one = {leaf: value[None] for leaf, value in leaves.items()}
+        decoded = down.encode(one, None, [key.fold("encode_down", name)]).decode()
+        shared[name] = {leaf: value[0] for leaf, value in decoded.items()}
+    return Message(shared=shared, own=message.own, base=message.base)
+
+
+def _evaluates(setting: Setting, rounds_done: int) -> bool:
+    return rounds_done == setting.rounds or bool(setting.eval_every and rounds_done % setting.eval_every == 0)
+
+
+def _record(turn: Turn, replies: Replies, world: World, metrics: dict[str, float] | None, wall_s: float) -> RoundRecord:
+    delivery, ids = turn.delivery, turn.cohort.ids
+    down, compute, up = _critical_path(delivery)
+    status = delivery.status.copy()
+    lost = {STATUSES[code]: [int(i) for i in ids[status == code]] for code in np.unique(status) if code}
+    if replies.dropped:
+        lost["not_finite"] = replies.dropped
+    radio, computing = float(delivery.radio_j.sum()), float(delivery.compute_j.sum())
+    heard = ~np.isnan(replies.loss)
+    weight = turn.cohort.weight[heard]
+    return RoundRecord(
+        round=turn.cohort.round,
+        sim_time_s=world.clock_s,
+        round_s=delivery.round_s,
+        compute_s=compute,
+        uplink_s=up,
+        downlink_s=down,
+        server_s=delivery.server_s,
+        uplink_bits=float(delivery.up_sent_bits.sum()),
+        downlink_bits=float(delivery.down_sent_bits.sum()),
+        energy_j=radio + computing + delivery.server_j,
+        energy_compute_j=computing,
+        energy_radio_j=radio,
+        energy_server_j=delivery.server_j,
+        clients=len(ids),
+        delivered=len(replies),
+        status={name: int(np.sum(status == code)) for code, name in enumerate(STATUSES) if np.any(status == code)},
+        lost=lost,
+        train_loss=float(np.average(replies.loss[heard], weights=weight)) if heard.any() else None,
+        wall_s=wall_s,
+        eval=metrics,
+    )
+
+
+def _critical_path(delivery: Delivery) -> tuple[float, float, float]:
+    """Downlink, compute and uplink seconds of the client that ended the round, cut off where the round ended."""
+    parts = np.stack([delivery.downlink_s, delivery.compute_s, delivery.uplink_s])
+    if not parts.size or np.isnan(parts[0]).all():
+        return 0.0, 0.0, 0.0
+    parts = np.nan_to_num(parts, nan=0.0, posinf=np.inf)
+    critical = parts[:, int(np.argmax(parts.sum(0)))]
+    left, cut = delivery.round_s - delivery.server_s, []
+    for seconds in critical:
+        cut.append(float(min(seconds, max(left, 0.0))))
+        left -= seconds
+    return cut[0], cut[1], cut[2]
+
+

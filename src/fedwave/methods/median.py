@@ -1,0 +1,37 @@
+"""Coordinate-wise median: robust to a minority of arbitrary updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from fedwave.core import tree
+from fedwave.core.registry import register
+from fedwave.core.types import Part, Replies, Schema, Spec
+from fedwave.methods.method import Method, State
+
+if TYPE_CHECKING:
+    from fedwave.core.keys import Key
+    from fedwave.methods.sides import Server
+
+
+@register("method", "median")
+@dataclass(frozen=True)
+class Median(Method):
+    """``w <- w + lr_s * median_k (w_k - w)``, coordinate by coordinate and unweighted (Yin et al., ICML 2018, Algorithm 1).
+
+    With an even number of updates the median is the mean of the middle two. It needs each client's own update, so it is
+    refused with sums in the air and with secure aggregation.
+    """
+
+    cite: ClassVar[str] = (
+        "Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, ICML 2018"
+    )
+
+    def uplink(self, spec: Spec) -> Schema:
+        """Each client's own update."""
+        return {"update": Part(self.travelling(spec), reduce="gather")}
+
+    def server_update(self, spec: Spec, state: State, replies: Replies, server: Server, key: Key) -> State:
+        """Server step along the median."""
+        return self.step_server(state, tree.map(lambda x: x.quantile(0.5, dim=0), replies.parts["update"]))

@@ -1,0 +1,128 @@
+"""Optimisers as configuration: ``sgd``, ``adamw`` (either side) and the adaptive server rules ``adam``, ``yogi``.
+
+Each is a pure update on flat trees, leafwise, and works alike on one model ``[...]`` and on stacked clients ``[K, ...]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedwave.core.config import NonNegative, Positive, Probability
+from fedwave.core.registry import register
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Base of all optimisers; ``slots`` names the state trees that it keeps besides the parameters."""
+
+    lr: Positive = 1.0
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """State kept per parameter, each as large as the parameters in float32."""
+        return ()
+
+    def init(self, params: Mapping[str, Any]) -> dict[str, Tree]:
+        """Zero state for ``params``: ``{slot: {leaf: zeros}}``."""
+        return {slot: {name: value.new_zeros(value.shape) for name, value in params.items()} for slot in self.slots}
+
+    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
+        """One step in place on ``params`` and ``state``; ``step`` counts from 1."""
+        raise NotImplementedError
+
+
+@register("optimizer", "sgd")
+@dataclass(frozen=True)
+class Sgd(Optimizer):
+    """Stochastic gradient descent with (Nesterov) momentum and decoupled-free L2 ``weight_decay``, as in ``torch.optim.SGD``."""
+
+    momentum: Probability = 0.0
+    nesterov: bool = False
+    weight_decay: NonNegative = 0.0
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """One buffer with momentum, none without."""
+        return ("momentum",) if self.momentum else ()
+
+    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
+        """``v <- m v + g; w <- w - lr v`` (Nesterov: ``w <- w - lr (g + m v)``)."""
+        for name, value in params.items():
+            grad = grads[name]
+            if self.weight_decay:
+                grad = grad.add(value, alpha=self.weight_decay)
+            if self.momentum:
+                buffer = state["momentum"][name].mul_(self.momentum).add_(grad)
+                grad = grad.add(buffer, alpha=self.momentum) if self.nesterov else buffer
+            value.add_(grad, alpha=-self.lr)
+
+
+@dataclass(frozen=True)
+class _Adaptive(Optimizer):
+    """First and second moments; subclasses say how the second one moves and whether bias is corrected."""
+
+    lr: Positive = 1e-3
+    beta1: Probability = 0.9
+    beta2: Probability = 0.999
+    eps: Positive = 1e-8
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """First and second moment."""
+        return ("exp_avg", "exp_avg_sq")
+
+
+@register("optimizer", "adamw")
+@dataclass(frozen=True)
+class AdamW(_Adaptive):
+    """AdamW (Loshchilov & Hutter, ICLR 2019, Algorithm 2) with the conventions of ``torch.optim.AdamW``."""
+
+    weight_decay: NonNegative = 0.0
+
+    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
+        """Decoupled decay, bias-corrected moments, ``eps`` outside the root."""
+        first, second = 1 - self.beta1**step, 1 - self.beta2**step
+        for name, value in params.items():
+            grad = grads[name]
+            if self.weight_decay:
+                value.mul_(1 - self.lr * self.weight_decay)
+            mean = state["exp_avg"][name].lerp_(grad, 1 - self.beta1)
+            square = state["exp_avg_sq"][name].mul_(self.beta2).addcmul_(grad, grad, value=1 - self.beta2)
+            value.addcdiv_(mean, (square.sqrt() / second**0.5).add_(self.eps), value=-self.lr / first)
+
+
+@register("optimizer", "adam")
+@dataclass(frozen=True)
+class ServerAdam(_Adaptive):
+    """FedAdam's server rule (Reddi et al., ICLR 2021, Algorithm 2): no bias correction, ``eps`` is the paper's tau."""
+
+    lr: Positive = 1e-2
+    beta2: Probability = 0.99
+    eps: Positive = 1e-3
+
+    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
+        """``m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; w <- w - lr m / (sqrt(v) + tau)``."""
+        for name, value in params.items():
+            grad = grads[name]
+            mean = state["exp_avg"][name].lerp_(grad, 1 - self.beta1)
+            square = self.second(state["exp_avg_sq"][name], grad)
+            value.addcdiv_(mean, square.sqrt().add_(self.eps), value=-self.lr)
+
+    def second(self, square: Any, grad: Any) -> Any:
+        """Second-moment rule, in place."""
+        return square.mul_(self.beta2).addcmul_(grad, grad, value=1 - self.beta2)
+
+
+@register("optimizer", "yogi")
+@dataclass(frozen=True)
+class ServerYogi(ServerAdam):
+    """FedYogi's server rule (Reddi et al., ICLR 2021, Algorithm 2)."""
+
+    def second(self, square: Any, grad: Any) -> Any:
+        """``v <- v - (1 - b2) g^2 sign(v - g^2)``."""
+        squared = grad * grad
+        return square.sub_((1 - self.beta2) * squared * (square - squared).sign())

@@ -1,0 +1,69 @@
+"""The catalogue of foundation-model shapes: enough of each ``config.json`` to plan without the model. Data: catalogue.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the catalogue.
+
+    Parameters
+    ----------
+    name : hub name without the organisation, lower case.
+    hub : the model's id on the Hugging Face hub.
+    config : the keys of its ``config.json`` that set its shape.
+    source : where the shape was read.
+    parameters_published : parameters in millions as that source gives them.
+    aliases : other names that find it.
+    """
+
+    name: str
+    hub: str
+    config: Mapping[str, Any]
+    source: str
+    parameters_published: float
+    aliases: tuple[str, ...] = ()
+
+
+def lookup(name: str) -> Entry | None:
+    """The entry called ``name``: catalogue name, alias or hub id, in any case; ``None`` if there is none."""
+    return _index().get(name.lower())
+
+
+def names() -> list[str]:
+    """All catalogue names, sorted."""
+    return sorted(_entries())
+
+
+def canonical(name: str) -> str:
+    """The catalogue's name for ``name``; unchanged where the catalogue has none."""
+    entry = lookup(name)
+    return entry.name if entry else name
+
+
+@lru_cache(maxsize=1)
+def _entries() -> dict[str, Entry]:
+    table = tomllib.loads(resources.files(__package__).joinpath("catalogue.toml").read_text())
+    sources = table.pop("sources")
+    entries = {}
+    for name, row in table["models"].items():
+        own = {key: row.pop(key) for key in ("hub", "source", "parameters_published")}
+        aliases = tuple(row.pop("aliases", ()))
+        source = sources[own.pop("source")]
+        entries[name] = Entry(name=name, config=row, source=source, aliases=aliases, **own)
+    return entries
+
+
+@lru_cache(maxsize=1)
+def _index() -> dict[str, Entry]:
+    index = {entry.hub.lower(): entry for entry in _entries().values()}
+    for entry in _entries().values():
+        index |= {name: entry for name in (entry.name, *entry.aliases)}
+    return index

@@ -1,0 +1,90 @@
+"""Which part of a model is trained: low-rank adapters, the head, or everything. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import PlainValidator
+
+from fedwave.core.config import Positive
+from fedwave.core.errors import BadInput
+from fedwave.core.registry import register
+from fedwave.core.types import Ints
+
+
+def _rank(value: Any) -> int | dict[str, int]:
+    """A rank >= 1, or a non-empty table of ranks by device."""
+    table = value if isinstance(value, dict) else {"rank": value}
+    for name, rank in table.items():
+        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+            raise BadInput(f"must be an integer >= 1 or a table of them by device, got {rank!r} for {name!r}")
+    if not table:
+        raise BadInput("must be an integer >= 1 or a table of them by device, got an empty table")
+    return value
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The trainable part of a model."""
+
+    @property
+    def max_rank(self) -> int:
+        """The largest LoRA rank of any client; 0 without LoRA."""
+        return 0
+
+    def ranks(self, device_names: tuple[str, ...], device: Ints) -> Ints:
+        """LoRA rank of each client, ``[N]``, from its device (an index into ``device_names``)."""
+        return np.zeros(len(device), dtype=np.int64)
+
+
+@register("adapter", "lora")
+@dataclass(frozen=True)
+class Lora(Adapter):
+    """Low-rank adapters beside frozen weights: ``W + scale B A`` (Hu et al., ICLR 2022, equation 3).
+
+    ``scale = alpha / r`` with the *largest* rank of all clients, one factor for every client whatever its own rank, so
+    that factors of different ranks can be added, padded with zeros or stacked. A text classifier trains its head too.
+
+    Parameters
+    ----------
+    rank : r, or a table of ranks by device name.
+    alpha : the numerator of the scale.
+    targets : names of the modules to adapt (their last component or a dotted suffix); by default the query and value projections of the model's family.
+    """
+
+    rank: Annotated[int | dict[str, int], PlainValidator(_rank)] = 8
+    alpha: Positive = 16.0
+    targets: tuple[str, ...] | None = None
+
+    @property
+    def max_rank(self) -> int:
+        """See :attr:`Adapter.max_rank`."""
+        return max(self.rank.values()) if isinstance(self.rank, dict) else self.rank
+
+    @property
+    def scale(self) -> float:
+        """alpha / largest rank."""
+        return self.alpha / self.max_rank
+
+    def ranks(self, device_names: tuple[str, ...], device: Ints) -> Ints:
+        """See :meth:`Adapter.ranks`. Raises :class:`BadInput` for a device without a rank."""
+        if not isinstance(self.rank, dict):
+            return np.full(len(device), self.rank, dtype=np.int64)
+        for name in (device_names[index] for index in np.unique(device)):
+            if name not in self.rank:
+                raise BadInput(f"adapter.rank has no entry for device {name!r} (it has: {', '.join(sorted(self.rank))})")
+        return np.asarray([self.rank.get(name, 0) for name in device_names], dtype=np.int64)[np.asarray(device)]
+
+
+@register("adapter", "head")
+@dataclass(frozen=True)
+class Head(Adapter):
+    """The last linear layer only; everything below it is frozen."""
+
+
+@register("adapter", "full")
+@dataclass(frozen=True)
+class Full(Adapter):
+    """Every parameter of the model."""

@@ -1,0 +1,69 @@
+"""Values to bytes and back, for proof and for real links; the simulation itself only counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedwave.core.types import Leaf, Leaves
+from fedwave.transforms.transform import Buffer, Buffers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def pack_buffer(buffer: Buffer, values: Tensor) -> bytes:
+    """One client's side buffer ``[count]`` as ``buffer.bytes`` bytes, least significant bit first."""
+    if buffer.real:
+        return values.cpu().numpy().astype("<f4").tobytes()
+    codes = values.cpu().numpy().astype(np.uint64)
+    bits = (codes[:, None] >> np.arange(buffer.width, dtype=np.uint64)) & np.uint64(1)
+    return np.packbits(bits.astype(np.uint8).ravel(), bitorder="little").tobytes()
+
+
+def unpack_buffer(buffer: Buffer, data: bytes) -> Tensor:
+    """Inverse of :func:`pack_buffer`: ``[count]`` float32, or int64 for integer codes."""
+    import torch
+
+    if buffer.real:
+        return torch.from_numpy(np.frombuffer(data, dtype="<f4").astype(np.float32))
+    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=buffer.count * buffer.width, bitorder="little")
+    weights = np.int64(1) << np.arange(buffer.width, dtype=np.int64)
+    return torch.from_numpy(bits.reshape(buffer.count, buffer.width).astype(np.int64) @ weights)
+
+
+def pack_leaf(values: Tensor) -> bytes:
+    """One client's raw leaf, in its own dtype."""
+    import torch
+
+    return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def unpack_leaf(leaf: Leaf, data: bytes) -> Tensor:
+    """Inverse of :func:`pack_leaf`."""
+    import torch
+
+    dtype = getattr(torch, leaf.dtype)
+    if not data:  # torch refuses to read an empty buffer
+        return torch.zeros(leaf.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(leaf.shape)
+
+
+def split(data: bytes, buffers: Buffers, leaves: Leaves) -> tuple[dict[str, Tensor], dict[str, Tensor], bytes]:
+    """Read ``buffers`` then ``leaves`` from the head of ``data``: both with a client axis of one, and what is left."""
+    side: dict[str, Tensor] = {}
+    raw: dict[str, Tensor] = {}
+    for name, buffer in buffers.items():
+        side[name], data = unpack_buffer(buffer, data[: buffer.bytes])[None], data[buffer.bytes :]
+    for name, leaf in leaves.items():
+        length = leaf.bits // 8
+        raw[name], data = unpack_leaf(leaf, data[:length])[None], data[length:]
+    return side, raw, data
+
+
+def join(buffers: Buffers, side: Mapping[str, Tensor], raw: Mapping[str, Tensor], client: int) -> bytes:
+    """Inverse of :func:`split` for the client at position ``client``."""
+    packed = [pack_buffer(buffer, side[name][client]) for name, buffer in buffers.items()]
+    return b"".join(packed + [pack_leaf(values[client]) for values in raw.values()])

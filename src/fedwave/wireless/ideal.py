@@ -1,0 +1,70 @@
+"""A network without a radio: fixed rates, or none; the baseline that isolates learning from the air."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedwave.core.config import NonNegative, Positive, Probability
+from fedwave.core.keys import Key
+from fedwave.core.registry import register
+from fedwave.core.types import Cohort, Compute, Delivery, Floats, Work, World
+from fedwave.wireless.energy import FREE, Connection
+from fedwave.wireless.flow import Transfer, run_round
+from fedwave.wireless.network import Network
+
+
+@register("network", "ideal")
+@dataclass(frozen=True)
+class Ideal(Network):
+    """Every client has its own link of fixed rate and latency; its radio costs no energy.
+
+    Parameters
+    ----------
+    uplink_mbps, downlink_mbps : rate of each client's link; ``None`` is infinite.
+    latency_s : before every transfer that carries bits.
+    loss : probability that an update is lost after it was sent (status "outage"), drawn per round and client.
+    """
+
+    uplink_mbps: Positive | None = None
+    downlink_mbps: Positive | None = None
+    latency_s: NonNegative = 0.0
+    loss: Probability = 0.0
+
+    def place(self, n: int, key: Key) -> Floats:
+        """Everybody at the site: distance plays no part."""
+        return np.zeros((n, 2))
+
+    def deliver(
+        self,
+        world: World,
+        cohort: Cohort,
+        work: Work,
+        compute: Compute,
+        key: Key,
+        *,
+        static_key: Key,
+        deadline_s: float | None,
+        server_s: float = 0.0,
+        server_j: float = 0.0,
+    ) -> Delivery:
+        """See :meth:`Network.deliver`; ``sinr_db`` is NaN."""
+        return run_round(
+            work,
+            compute,
+            down=_fixed(self.downlink_mbps),
+            up=_fixed(self.uplink_mbps),
+            connection=Connection(self.latency_s, self.latency_s, np.inf),
+            energy=FREE,
+            sinr_db=np.full(len(cohort), np.nan),
+            lost=key.fold("loss").uniform(cohort.ids)[:, 0] < self.loss,
+            deadline_s=deadline_s,
+            server_s=server_s,
+            server_j=server_j,
+        )
+
+
+def _fixed(rate_mbps: float | None) -> Transfer:
+    seconds_per_bit = 0.0 if rate_mbps is None else 1e-6 / rate_mbps
+    return lambda start_s, bits: start_s + bits * seconds_per_bit

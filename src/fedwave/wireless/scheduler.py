@@ -1,0 +1,201 @@
+"""Who gets how many resource blocks when: fluid sharing of one cell by the clients of a round.
+
+A scheduler sees each client's rate as a function of its grant, ``rates_bps[c, m - 1]`` with ``m`` of ``M`` blocks, and
+returns when each transfer ends. Grants are fractional: between two grants, and below one block, a client alternates in
+time, so rates are interpolated linearly from ``rate(0) = 0``. A larger grant need not be used, so rates count as
+non-decreasing in ``m`` (the power headroom caps the grant).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedwave.core.errors import BadInput
+from fedwave.core.registry import register
+from fedwave.core.types import Floats
+
+_TOLERANCE = 1e-9  # relative, on time and on shares
+_STEPS = 60
+
+
+class Scheduler(ABC):
+    """How the resource blocks of one cell are shared."""
+
+    @abstractmethod
+    def weights(self, ready_s: Floats, bits: Floats, rows: Floats) -> Floats:
+        """Relative claim ``[C]`` of each transfer while it is active; ``rows [C, M + 1]`` start with rate 0 at no block."""
+
+    def finish(self, ready_s: Floats, bits: Floats, rates_bps: Floats) -> Floats:
+        """When each transfer ends, ``[C]`` seconds.
+
+        Active transfers share all blocks in proportion to their weights; shares change when one starts or ends.
+
+        Parameters
+        ----------
+        ready_s : when it can start; infinite or NaN where it never does (its end is infinite).
+        bits : size, >= 0 (0 ends when it starts).
+        rates_bps : ``[C, M]``. A transfer whose rate is 0 with all blocks never ends and takes nothing from the others.
+        """
+        ready, bits = np.asarray(ready_s, dtype=float), np.asarray(bits, dtype=float)
+        finish = np.where(np.isfinite(ready) & (bits <= 0.0), ready, np.inf)
+        rates = np.asarray(rates_bps, dtype=float)
+        index = np.flatnonzero(np.isfinite(ready) & (bits > 0.0) & (rates.max(axis=1) > 0.0))
+        if len(index):
+            rows = np.zeros((len(index), rates.shape[1] + 1))
+            np.maximum.accumulate(rates[index], axis=1, out=rows[:, 1:])
+            weight = self.weights(ready[index], bits[index], rows)
+            finish[index] = share_in_proportion(ready[index], bits[index], rows, weight)
+        return finish
+
+
+@register("scheduler", "round_robin")
+@dataclass(frozen=True)
+class RoundRobin(Scheduler):
+    """Equal resource blocks for every active transfer at every instant (processor sharing)."""
+
+    def weights(self, ready_s: Floats, bits: Floats, rows: Floats) -> Floats:
+        """One each."""
+        return np.ones(len(bits))
+
+
+@register("scheduler", "equal_finish")
+@dataclass(frozen=True)
+class EqualFinish(Scheduler):
+    """Smallest common finish time: more blocks for weak channels, large payloads and late starters.
+
+    The claims are the constant shares over ``[ready_k, T]`` of the smallest ``T`` at which they fit into the band, the
+    min-max solution of Shi et al., IEEE TWC 2021, "Joint device scheduling and resource allocation for latency constrained
+    wireless federated learning". A static allocation leaves the share of a late starter idle; here the active transfers
+    take it up in proportion, so nobody ends after ``T``, and with equal starts all end at ``T``.
+    """
+
+    def weights(self, ready_s: Floats, bits: Floats, rows: Floats) -> Floats:
+        """Blocks per transfer in the min-max solution."""
+        return min_max_blocks(ready_s, bits, rows)[0]
+
+
+def rate_at(rows: Floats, blocks: Floats) -> Floats:
+    """Rate ``[C]`` with ``blocks [C]`` (fractional, at most M) granted, interpolated in ``rows [C, M + 1]``."""
+    low = np.minimum(blocks.astype(np.int64), rows.shape[1] - 2)
+    each = np.arange(len(rows))
+    base = rows[each, low]
+    return base + (blocks - low) * (rows[each, low + 1] - base)
+
+
+def blocks_for(rows: Floats, rate: Floats) -> tuple[Floats, Floats]:
+    """Fewest blocks ``[C]`` for ``rate [C]`` > 0, and the rate that one more block would add there.
+
+    ``rate`` must not exceed the last column of the non-decreasing ``rows [C, M + 1]``.
+    """
+    high = np.minimum((rows < rate[:, None]).sum(axis=1), rows.shape[1] - 1)
+    each = np.arange(len(rows))
+    top = rows[each, high]
+    slope = top - rows[each, high - 1]
+    return high - (top - rate) / slope, slope
+
+
+def min_max_blocks(ready_s: Floats, bits: Floats, rows: Floats) -> tuple[Floats, float]:
+    """Constant grants ``[C]`` over ``[ready_k, T]`` that deliver all bits by the smallest ``T``; and that ``T``.
+
+    Newton's method on the sum of blocks, safeguarded by bisection: the sum falls with ``T``, jumps included (where a
+    rate does not grow with the grant the smallest ``T`` leaves some blocks free).
+    """
+    available = rows.shape[1] - 1
+    fastest = bits / rows[:, -1]
+    low = float(np.max(ready_s + fastest))
+    high = float(np.max(ready_s) + fastest.sum())
+    end = low * (1.0 + 1e-12)
+    for _ in range(_STEPS):
+        rate = np.minimum(bits / (end - ready_s), rows[:, -1])
+        blocks, slope = blocks_for(rows, rate)
+        excess = blocks.sum() - available
+        low, high = (end, high) if excess > 0.0 else (low, end)
+        if abs(excess) <= _TOLERANCE * available or high - low <= _TOLERANCE * high:
+            break
+        step = end + excess / float((rate / (end - ready_s) / slope).sum())
+        end = step if low < step < high else 0.5 * (low + high)
+    blocks = blocks_for(rows, np.minimum(bits / (high - ready_s), rows[:, -1]))[0]
+    return blocks, high
+
+
+def share_in_proportion(ready_s: Floats, bits: Floats, rows: Floats, weight: Floats) -> Floats:
+    """Finish times ``[C]`` when active transfers share the blocks in proportion to ``weight``, event by event."""
+    available = rows.shape[1] - 1
+    finish = np.full(len(bits), np.inf)
+    left = bits.copy()
+    starts = np.append(np.unique(ready_s), np.inf)
+    now, following = float(starts[0]), 1
+    while True:
+        active = np.flatnonzero((ready_s <= now) & (left > 0.0))
+        rate = rate_at(rows[active], available * weight[active] / weight[active].sum()) if len(active) else weight[:0]
+        needed = np.divide(left[active], rate, out=np.full(len(active), np.inf), where=rate > 0.0)
+        until_start = float(starts[following]) - now
+        step = min(until_start, float(needed.min(initial=np.inf)))
+        if not np.isfinite(step):
+            return finish
+        done = needed <= step * (1.0 + _TOLERANCE)
+        left[active] = np.where(done, 0.0, left[active] - rate * step)
+        if step == until_start:
+            now, following = float(starts[following]), following + 1
+        else:
+            now += step
+        finish[active[done]] = now
+
+
+def equal_finish_shares(bits: ArrayLike, snr_full_band: ArrayLike, bandwidth_hz: float) -> tuple[Floats, float]:
+    """Bandwidth shares ``[K]`` with which all Shannon uploads end together, and when (seconds).
+
+    A device's power is fixed, so its spectral density rises as its share falls: ``rate_k = s B log2(1 + snr_k / s)``.
+    Bisection on the finish time until the smallest sufficient shares add up to 1. No bits, no share.
+
+    Parameters
+    ----------
+    bits : ``[K]``, >= 0.
+    snr_full_band : ``[K]``, linear, > 0: the SNR when the power is spread over the whole band.
+    bandwidth_hz : B.
+
+    Raises
+    ------
+    BadInput : a negative size, or an SNR that is not positive where there are bits to send.
+    """
+    bits, snr = np.broadcast_arrays(np.atleast_1d(np.asarray(bits, dtype=float)), np.asarray(snr_full_band, dtype=float))
+    wrong = (bits < 0.0) | ((bits > 0.0) & ~(snr > 0.0))
+    if wrong.any():
+        k = int(np.argmax(wrong))
+        raise BadInput(f"device {k} needs bits >= 0 and a positive snr, got {bits[k]:g} bits at snr {snr[k]:g}")
+    send = bits > 0.0
+    shares = np.zeros(len(bits))
+    if not send.any():
+        return shares, 0.0
+    size, gain = bits[send] / bandwidth_hz, snr[send]  # in bit/Hz
+    low = float(np.max(size * np.log(2.0) / gain))  # no share, however large, is faster
+    equal = 1.0 / len(size)
+    high = float(np.max(size / (equal * np.log2(1.0 + gain / equal))))
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        fits = _least_shares(size / middle, gain).sum() <= 1.0
+        low, high = (low, middle) if fits else (middle, high)
+        if high - low <= 1e-14 * high:
+            break
+    shares[send] = _least_shares(size / high, gain)
+    return shares, high
+
+
+def _least_shares(efficiency: Floats, snr: Floats) -> Floats:
+    """Smallest ``s`` with ``s log2(1 + snr / s) = efficiency``; needs ``efficiency < snr / ln 2``.
+
+    With ``y = snr / s`` it is ``ln(1 + y) = a y``, a = efficiency ln 2 / snr: Newton from the right of the root of a
+    concave function, where it converges without overshoot. ``1 / a^2`` is on the right because ln(1 + y) < sqrt(y).
+    """
+    a = efficiency * np.log(2.0) / snr
+    y = 1.0 / a**2
+    for _ in range(_STEPS):
+        step = (np.log1p(y) - a * y) / (1.0 / (1.0 + y) - a)
+        y = y - step
+        if np.all(np.abs(step) <= 1e-15 * y):
+            break
+    return snr / y
