@@ -65,6 +65,7 @@ class Session:
         self.initial, self.public_rows = learner.initial, learner.public_rows
         self.population = learner.clients
         self.stack = Stack(learner.model, learner.leaf_paths, slots)
+        learner.model = self.stack.model
         self.uplink = method.uplink(self.spec)
         self.memory_leaves = memory_leaves(method, up, self.spec)
         self._base_applied = 0

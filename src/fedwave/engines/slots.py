@@ -31,7 +31,7 @@ class SlotClients:
         key: Key,
         clip_norm: float | None = None,
         memory: tree.Tree | None = None,
-        known: Tensor | None = None,
+        known: Any = None,
     ) -> None:
         self.learner, self.stack, self.cohort = learner, stack, cohort
         self.message, self.optimizer, self.clip_norm, self.key = message, optimizer, clip_norm, key
@@ -43,7 +43,7 @@ class SlotClients:
         self.residual: tree.Tree = {}
         self.at, self._updates = 0, 0
         self._memory = memory or {}
-        self._known = torch.zeros(len(cohort), dtype=torch.bool) if known is None else known
+        self._known = torch.zeros(len(cohort), dtype=torch.bool) if known is None else torch.as_tensor(known)
         self._steps = torch.as_tensor(cohort.steps)
         self._sent: tree.Tree = {}
         self._slots: dict[str, tree.Tree] = {}

@@ -32,7 +32,7 @@ class Stack:
             self.full[name] = value.new_empty((slots, *value.shape), dtype=torch.float32)
         leaf_of = {id(parameters[path]): name for name, path in leaf_paths.items()}
         self._twins: list[tuple[nn.Module, dict[str, str]]] = []
-        _swap(model, leaf_of, self)
+        self.model = _swap(model, leaf_of, self)
         self.trains: set[str] = set(self.names)
 
     def register(self, twin: nn.Module, leaves: dict[str, str]) -> None:
@@ -136,17 +136,18 @@ def _attribute(name: str) -> str:
     return "leaf__" + name.replace(".", "__")
 
 
-def _swap(model: nn.Module, leaf_of: dict[int, str], stack: Stack) -> None:
-    """Replace every module that owns leaves; the outermost owner wins."""
+def _swap(model: nn.Module, leaf_of: dict[int, str], stack: Stack) -> nn.Module:
+    """Replace every module that owns leaves, the outermost owner first; returns the model, a twin where it is one leaf."""
     for path, module in list(model.named_modules()):
         owned = {name: leaf_of[id(p)] for name, p in module.named_parameters(recurse=False) if id(p) in leaf_of}
         if not owned or _inside_twin(model, path):
             continue
         twin = _twin(module, owned, leaf_of, stack)
         if not path:
-            raise Refused(f"the model itself ({type(module).__name__}) owns trainable parameters; put them in a submodule")
+            return twin
         parent = model.get_submodule(path.rpartition(".")[0])
         setattr(parent, path.rpartition(".")[2], twin)
+    return model
 
 
 def _inside_twin(model: nn.Module, path: str) -> bool:

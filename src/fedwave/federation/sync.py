@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,37 +36,40 @@ class Sync:
     quorum: Count = 1
 
 
-@dataclass
-class Progress:
-    """Where a run stands between two rounds. Together with the client memory this is the checkpoint."""
-
-    world: World
-    state: State
-    last_eval: dict[str, float] | None = field(default=None)
+def begin(setting: Setting, session: Session) -> State:
+    """The method's state before the first round."""
+    return setting.method.init(setting.spec, session.initial, session, setting.key.fold("init"))
 
 
-def begin(setting: Setting, session: Session) -> Progress:
-    """The start of a run: the world as it is placed, the method's first state."""
-    state = setting.method.init(setting.spec, session.initial, session, setting.key.fold("init"))
-    return Progress(setting.world(), state)
-
-
-def play(setting: Setting, session: Session, store: MemoryStore, progress: Progress) -> Iterator[RoundRecord]:
-    """Play the remaining rounds; ``progress`` is up to date whenever a record is yielded."""
+def play(
+    setting: Setting, session: Session, store: MemoryStore, world: World, state: State
+) -> Iterator[tuple[RoundRecord, World, State]]:
+    """Play the remaining rounds; world and state after each, with the client memory, are what a checkpoint needs."""
     method, spec = setting.method, setting.spec
-    while progress.world.round < setting.rounds:
+    while world.round < setting.rounds:
         started = time.perf_counter()
-        turn = prepare(setting, progress.world)
-        message = encode_down(setting, method.broadcast(spec, progress.state, turn.cohort), turn.key)
+        turn = prepare(setting, world)
+        message = encode_down(setting, method.broadcast(spec, state, turn.cohort), turn.key)
         replies = session.run(message, store, turn.cohort, turn.delivery, turn.key)
         advanced = len(replies) >= setting.federation.quorum
         if advanced:
-            progress.state = method.server_update(spec, progress.state, replies, session, turn.key)
-        progress.world = progress.world.after(turn.cohort, turn.delivery, turn.base_bits, advanced=advanced)
-        metrics = None
-        if _evaluates(setting, progress.world.round):
-            metrics = progress.last_eval = session.evaluate(*method.model(progress.state))
-        yield _record(turn, replies, progress.world, metrics, time.perf_counter() - started)
+            state = method.server_update(spec, state, replies, session, turn.key)
+        world = world.after(turn.cohort, turn.delivery, turn.base_bits, advanced=advanced)
+        metrics = session.evaluate(*method.model(state)) if _evaluates(setting, world.round) else None
+        yield _record(turn, replies, world, metrics, time.perf_counter() - started), world, state
+
+
+def rehearse(setting: Setting, rounds: int) -> Iterator[tuple[RoundRecord, Turn]]:
+    """:func:`play` without its training lines: what ``plan`` looks at. Every reply is taken to be finite."""
+    world = setting.world()
+    for _ in range(rounds):
+        turn = prepare(setting, world)
+        heard = np.flatnonzero(turn.delivery.heard)
+        nothing = np.full(len(turn.cohort), np.nan)
+        replies = Replies(parts={}, weight=nothing[heard], position=heard, rank=turn.cohort.rank[heard], loss=nothing)
+        advanced = len(replies) >= setting.federation.quorum
+        world = world.after(turn.cohort, turn.delivery, turn.base_bits, advanced=advanced)
+        yield _record(turn, replies, world, None, 0.0), turn
 
 
 def encode_down(setting: Setting, message: Message, key: Key) -> Message:

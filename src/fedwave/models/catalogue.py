@@ -17,18 +17,19 @@ class Entry:
     Parameters
     ----------
     name : hub name without the organisation, lower case.
-    hub : the model's id on the Hugging Face hub.
+    hub : the model's id on the Hugging Face hub; ``None`` where its weights are not public.
     config : the keys of its ``config.json`` that set its shape.
     source : where the shape was read.
-    parameters_published : parameters in millions as that source gives them.
+    parameters_m, active_m : parameters, and those that one token uses, in millions as that source gives them.
     aliases : other names that find it.
     """
 
     name: str
-    hub: str
+    hub: str | None
     config: Mapping[str, Any]
     source: str
-    parameters_published: float
+    parameters_m: float
+    active_m: float
     aliases: tuple[str, ...] = ()
 
 
@@ -54,16 +55,22 @@ def _entries() -> dict[str, Entry]:
     sources = table.pop("sources")
     entries = {}
     for name, row in table["models"].items():
-        own = {key: row.pop(key) for key in ("hub", "source", "parameters_published")}
-        aliases = tuple(row.pop("aliases", ()))
-        source = sources[own.pop("source")]
-        entries[name] = Entry(name=name, config=row, source=source, aliases=aliases, **own)
+        source, total = sources[row.pop("source")], row.pop("parameters_m")
+        entries[name] = Entry(
+            name=name,
+            hub=row.pop("hub", None),
+            source=source,
+            parameters_m=total,
+            active_m=row.pop("active_m", total),
+            aliases=tuple(row.pop("aliases", ())),
+            config=row,
+        )
     return entries
 
 
 @lru_cache(maxsize=1)
 def _index() -> dict[str, Entry]:
-    index = {entry.hub.lower(): entry for entry in _entries().values()}
+    index = {entry.hub.lower(): entry for entry in _entries().values() if entry.hub}
     for entry in _entries().values():
-        index |= {name: entry for name in (entry.name, *entry.aliases)}
+        index |= dict.fromkeys((entry.name, *entry.aliases), entry)
     return index

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedwave.models.rows import Config, linear, norm
-from fedwave.models.shapes import Architecture, Row, assemble
+from fedwave.models.rows import Architecture, Config, Row, assemble, linear, norm
 
 
 def _bert(c: Config) -> Architecture:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedwave.models.rows import Config, linear, norm
-from fedwave.models.shapes import Architecture, Row, assemble
+from fedwave.models.rows import Architecture, Config, Row, assemble, linear, norm
 
 
 def _gpt2(c: Config) -> Architecture:
@@ -60,7 +59,7 @@ def _gpt_neox(c: Config) -> Architecture:
         ffn_width=inner,
         dropout=c.dropout("attention_dropout", "hidden_dropout", default=0),
         tied=tied,
-        context=c.get("max_position_embeddings", default=2048),
+        context=c.get("max_position_embeddings", default=0),
     )
 
 
@@ -92,7 +91,7 @@ def _phi(c: Config) -> Architecture:
         ffn_width=inner,
         norms=1,
         dropout=c.dropout("attention_dropout", "resid_pdrop", default=0),
-        context=c.get("max_position_embeddings", default=2048),
+        context=c.get("max_position_embeddings", default=0),
     )
 
 
@@ -125,7 +124,7 @@ def _falcon(c: Config) -> Architecture:
         norms=len(norms),
         dropout=c.dropout("attention_dropout", "hidden_dropout", default=0),
         tied=tied,
-        context=c.get("max_position_embeddings", default=2048),
+        context=c.get("max_position_embeddings", default=0),
     )
 
 

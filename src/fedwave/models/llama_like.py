@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from fedwave.models.rows import Config, linear, norm
-from fedwave.models.shapes import Architecture, Row, assemble
+from fedwave.models.rows import Architecture, Config, Row, assemble, linear, norm
 
 
 @dataclass(frozen=True)

@@ -1,125 +1,51 @@
-"""A model as planning sees it: names and shapes of its weights, and what follows from them. No torch."""
+"""A model as planning sees it: names and shapes of its weights from ``config.json``, and what follows from them.
+
+Names, shapes and order follow transformers 5.23 (mixtures of experts hold their experts as fused tensors there); the
+tests build a small model of each family and compare. No torch, but for families that are not listed.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fedwave.core.errors import BadInput
+from fedwave.models.encoders import ENCODERS
+from fedwave.models.gpt_like import GPTS
+from fedwave.models.llama_like import DECODERS
+from fedwave.models.rows import Architecture, Config, Shape
 
-Shape = tuple[int, ...]
-Role = Literal["linear", "conv1d", "once", "matmul", "expert", "other"]
+FAMILIES: Mapping[str, Callable[[Config], Architecture]] = {**DECODERS, **GPTS, **ENCODERS}
+
+_QUERY_VALUE = (
+    ("q_proj", "v_proj"),
+    ("query", "value"),
+    ("q_lin", "v_lin"),
+    ("qkv_proj",),
+    ("query_key_value",),
+    ("c_attn",),
+    ("q_b_proj", "kv_b_proj"),
+    ("q_proj", "kv_b_proj"),
+    ("q", "v"),
+)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One weight: its name, its shape, and what it does.
+def architecture(config: Mapping[str, Any]) -> Architecture:
+    """Shapes of the model that ``config`` (the content of a ``config.json``) describes.
 
-    ``linear`` [d_out, d_in] and ``conv1d`` [d_in, d_out] are layers that LoRA can wrap; ``once`` is a linear layer that
-    runs once per sample (a pooler); ``matmul`` multiplies every token without being such a layer (router, patch
-    embedding); ``expert`` [experts, ...] is used by the routed tokens only.
+    Raises :class:`BadInput` where ``model_type`` or a size is missing. A ``model_type`` that :data:`FAMILIES` does not
+    list needs transformers and is instantiated without memory (:func:`fedwave.models.meta.from_meta`).
     """
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise BadInput("the model's config has no model_type")
+    listed = kind in FAMILIES and not config.get("use_swiglu_ffn")  # DINOv2 giant has a feed-forward part of its own
+    if listed:
+        return FAMILIES[kind](Config(config))
+    from fedwave.models.meta import from_meta
 
-    name: str
-    shape: Shape
-    role: Role = "other"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Shapes of a model.
-
-    Parameters
-    ----------
-    kind : the class that loads it: ``AutoModelForCausalLM`` for ``causal-lm``, ``AutoModel`` for the encoders.
-    parameters : name -> shape, as ``named_parameters()`` lists them (a tied output layer appears once, as embedding).
-    linears : linear layers, module path -> (d_out, d_in), in ``named_modules()`` order (a tied output layer included).
-    layers, hidden, heads, vocab : blocks, width, attention heads, vocabulary (0 for images).
-    kv_width : width of the keys (and of the values) of one token: what grouped-query attention stores.
-    attention_width : mean of the query-key and of the value width over all heads; ``hidden`` in a plain transformer.
-    ffn_width : hidden width of the feed-forward part that one token uses, mean over the layers.
-    gated : the feed-forward part has a gate (SwiGLU and kin).
-    norms : normalisations per block.
-    dropout : the config asks for dropout while training.
-    context : the longest sequence, for images the tokens of one image.
-    active_parameters : parameters that one token uses (experts that are not routed to left out).
-    matmul_parameters : weights that multiply each token, the output layer included, embeddings not.
-    tied : output layer and embedding are one matrix.
-    """
-
-    kind: Literal["causal-lm", "encoder", "image-encoder"]
-    parameters: dict[str, Shape]
-    linears: dict[str, tuple[int, int]]
-    layers: int
-    hidden: int
-    heads: int
-    vocab: int
-    kv_width: int
-    attention_width: float
-    ffn_width: float
-    gated: bool
-    norms: int
-    dropout: bool
-    context: int
-    active_parameters: int
-    matmul_parameters: int
-    tied: bool
-
-
-def assemble(
-    rows: Iterable[Row],
-    *,
-    kind: Literal["causal-lm", "encoder", "image-encoder"],
-    layers: int,
-    hidden: int,
-    heads: int,
-    context: int,
-    ffn_width: float,
-    vocab: int = 0,
-    kv_width: int = 0,
-    attention_width: float = 0,
-    gated: bool = False,
-    norms: int = 2,
-    dropout: bool = False,
-    tied: bool = False,
-    routed: float = 1.0,
-) -> Architecture:
-    """Architecture from its weights in order; ``routed`` is the share of the experts that a token uses."""
-    parameters: dict[str, Shape] = {}
-    linears: dict[str, tuple[int, int]] = {}
-    active = matmul = 0.0
-    for row in rows:
-        parameters[row.name] = row.shape
-        size = math.prod(row.shape) * (routed if row.role == "expert" else 1.0)
-        active += size
-        matmul += size if row.role in ("linear", "conv1d", "matmul", "expert") else 0
-        if row.role in ("linear", "conv1d", "once"):
-            out, into = row.shape[::-1] if row.role == "conv1d" else row.shape
-            linears[row.name.removesuffix(".weight")] = (out, into)
-    if tied and kind == "causal-lm":
-        linears["lm_head"] = (vocab, hidden)
-        matmul += vocab * hidden
-    return Architecture(
-        kind=kind,
-        parameters=parameters,
-        linears=linears,
-        layers=layers,
-        hidden=hidden,
-        heads=heads,
-        vocab=vocab,
-        kv_width=kv_width or hidden,
-        attention_width=attention_width or hidden,
-        ffn_width=ffn_width,
-        gated=gated,
-        norms=norms,
-        dropout=dropout,
-        context=context,
-        active_parameters=round(active),
-        matmul_parameters=round(matmul),
-        tied=tied,
-    )
+    return from_meta(config)
 
 
 def parameter_count(arch: Architecture) -> int:
@@ -175,8 +101,25 @@ def match(arch: Architecture, targets: Sequence[str]) -> list[str]:
     for target in targets:
         if not any(_ends(name, target) for name in arch.linears):
             known = sorted({name.rpartition(".")[2] for name in arch.linears})
-            raise BadInput(f"adapter target {target!r} matches no linear layer of the model (it has: {', '.join(known)})")
+            raise BadInput(
+                f"adapter target {target!r} matches no linear layer of the model (it has: {', '.join(known)})"
+            )
     return [name for name in arch.linears if any(_ends(name, target) for target in targets)]
+
+
+def default_targets(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Modules that LoRA adapts unless told otherwise: the query and value projections (Hu et al. 2021, Section 4.2).
+
+    Where a family fuses them with the key projection, the fused layer; with latent attention, the layers that expand to
+    queries and to keys and values. Raises :class:`BadInput` where the model has no layer of a known name.
+    """
+    arch = architecture(config)
+    for targets in _QUERY_VALUE:
+        if all(any(_ends(name, target) for name in arch.linears) for target in targets):
+            return targets
+    raise BadInput(
+        f"name adapter.targets: a {config['model_type']} model has no query and value layers of a known name"
+    )
 
 
 def lora_leaves(arch: Architecture, targets: Sequence[str], rank: int) -> dict[str, tuple[Shape, int]]:

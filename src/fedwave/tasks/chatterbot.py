@@ -18,7 +18,7 @@ EVAL_FRACTION = 1 / 6
 
 @lru_cache(maxsize=1)
 def tables() -> tuple[Table, Table]:
-    """Training and held-out pairs with the columns ``prompt``, ``response``, ``topic``; the split never changes."""
+    """Training and held-out pairs with the columns ``prompt``, ``response``, ``topic``, ``text``, ``label``; the split never changes."""
     table = pairs()
     train, held = hold_out([normalised(prompt) for prompt in table.columns["prompt"]], EVAL_FRACTION)
     return table.take(train), table.take(held)
@@ -27,7 +27,8 @@ def tables() -> tuple[Table, Table]:
 def pairs() -> Table:
     """Every distinct (question, answer) of the English topics, in the order of topic and file.
 
-    A dialogue of n turns gives n - 1 pairs: each turn with the one that answers it.
+    A dialogue of n turns gives n - 1 pairs: each turn with the one that answers it. ``text`` and ``label`` repeat
+    ``prompt`` and ``topic``, so that the set also serves to classify questions by topic.
     """
     columns: dict[str, list[str]] = {"prompt": [], "response": [], "topic": []}
     places: list[str] = []
@@ -42,7 +43,7 @@ def pairs() -> Table:
                 places.append(f"{path.name}, dialogue {number}")
                 for name, value in zip(columns, (prompt, response, path.stem), strict=True):
                     columns[name].append(value)
-    return Table("chatterbot", columns, places)
+    return Table("chatterbot", {**columns, "text": columns["prompt"], "label": columns["topic"]}, places)
 
 
 def _folder() -> Path:

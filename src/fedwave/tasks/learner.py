@@ -59,16 +59,13 @@ class Learner(ABC):
     @property
     def device(self) -> torch.device:
         """Where the model is; batches are put there too."""
-        return next(self.model.parameters()).device
+        import torch
+
+        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
     def rows_of(self, client: int) -> Ints:
         """The rows that ``client`` holds."""
         return self.order[self.offsets[client] : self.offsets[client + 1]]
-
-    def parameters(self) -> dict[str, Tensor]:
-        """The model's trainable parameters by leaf name (live, not copies)."""
-        named = dict(self.model.named_parameters())
-        return {leaf: named[path] for leaf, path in self.leaf_paths.items()}
 
     def lengths(self, rows: Ints) -> Ints:
         """Tokens of each row (1 where rows have no length), so that an engine may group rows of like length."""

@@ -11,7 +11,7 @@ from fedwave.core.errors import BadInput, Refused
 from fedwave.core.keys import Key
 from fedwave.core.registry import name_of
 from fedwave.core.types import Leaf, Leaves
-from fedwave.transforms.packing import join, split
+from fedwave.transforms.packing import pack_raw, pack_side, unpack_raw, unpack_side
 from fedwave.transforms.transform import Tensors, Transform, is_real, rows
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ class Chain:
         data = b""
         for transform, side in zip(self.transforms, encoded.sides, strict=True):
             leaves, buffers = transform.shapes(leaves)
-            data += join(buffers, side, {}, client)
-        return data + join({}, {}, {name: encoded.raw[name] for name in leaves}, client)
+            data += pack_side(buffers, side, client)
+        return data + pack_raw(leaves, encoded.raw, client)
 
     def unpack(self, data: bytes, leaves: Leaves) -> dict[str, Tensor]:
         """One client's values ``{leaf: [...]}`` from its bytes; raises :class:`BadInput` where the length is wrong."""
@@ -136,10 +136,10 @@ class Chain:
         for transform in self.transforms:
             stages.append(leaves)
             leaves, buffers = transform.shapes(leaves)
-            side, _, data = split(data, buffers, {})
+            side, data = unpack_side(buffers, data)
             sides.append(side)
-        _, raw, _ = split(data, {}, leaves)
-        return tree.map(lambda value: value[0], self._backward(raw, sides, stages))
+        values = self._backward(unpack_raw(leaves, data), sides, stages)
+        return tree.map(lambda value: value[0], values)
 
     def _forward(self, values: Tensors, keys: Sequence[Key], offset: int) -> tuple[Any, list[Any], list[Leaves]]:
         """Encoded values, side buffers of each transform, and the leaves that went into it."""

@@ -34,36 +34,40 @@ def unpack_buffer(buffer: Buffer, data: bytes) -> Tensor:
     return torch.from_numpy(bits.reshape(buffer.count, buffer.width).astype(np.int64) @ weights)
 
 
-def pack_leaf(values: Tensor) -> bytes:
-    """One client's raw leaf, in its own dtype."""
+def pack_side(buffers: Buffers, side: Mapping[str, Tensor], client: int) -> bytes:
+    """The side buffers ``{name: [K, count]}`` of the client at position ``client``, one after another."""
+    return b"".join(pack_buffer(buffer, side[name][client]) for name, buffer in buffers.items())
+
+
+def unpack_side(buffers: Buffers, data: bytes) -> tuple[dict[str, Tensor], bytes]:
+    """Inverse of :func:`pack_side`, with a client axis of one; and the bytes that follow."""
+    side: dict[str, Tensor] = {}
+    for name, buffer in buffers.items():
+        side[name], data = unpack_buffer(buffer, data[: buffer.bytes])[None], data[buffer.bytes :]
+    return side, data
+
+
+def pack_raw(leaves: Leaves, raw: Mapping[str, Tensor], client: int) -> bytes:
+    """The raw leaves ``{name: [K, ...]}`` of the client at position ``client``, each in its own dtype."""
     import torch
 
-    return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    values = (raw[name][client].detach().cpu().contiguous().reshape(-1) for name in leaves)
+    return b"".join(value.view(torch.uint8).numpy().tobytes() for value in values)
 
 
-def unpack_leaf(leaf: Leaf, data: bytes) -> Tensor:
-    """Inverse of :func:`pack_leaf`."""
+def unpack_raw(leaves: Leaves, data: bytes) -> dict[str, Tensor]:
+    """Inverse of :func:`pack_raw`, with a client axis of one."""
+    raw: dict[str, Tensor] = {}
+    for name, leaf in leaves.items():
+        length = leaf.bits // 8
+        raw[name], data = _read(leaf, data[:length])[None], data[length:]
+    return raw
+
+
+def _read(leaf: Leaf, data: bytes) -> Tensor:
     import torch
 
     dtype = getattr(torch, leaf.dtype)
     if not data:  # torch refuses to read an empty buffer
         return torch.zeros(leaf.shape, dtype=dtype)
     return torch.frombuffer(bytearray(data), dtype=dtype).reshape(leaf.shape)
-
-
-def split(data: bytes, buffers: Buffers, leaves: Leaves) -> tuple[dict[str, Tensor], dict[str, Tensor], bytes]:
-    """Read ``buffers`` then ``leaves`` from the head of ``data``: both with a client axis of one, and what is left."""
-    side: dict[str, Tensor] = {}
-    raw: dict[str, Tensor] = {}
-    for name, buffer in buffers.items():
-        side[name], data = unpack_buffer(buffer, data[: buffer.bytes])[None], data[buffer.bytes :]
-    for name, leaf in leaves.items():
-        length = leaf.bits // 8
-        raw[name], data = unpack_leaf(leaf, data[:length])[None], data[length:]
-    return side, raw, data
-
-
-def join(buffers: Buffers, side: Mapping[str, Tensor], raw: Mapping[str, Tensor], client: int) -> bytes:
-    """Inverse of :func:`split` for the client at position ``client``."""
-    packed = [pack_buffer(buffer, side[name][client]) for name, buffer in buffers.items()]
-    return b"".join(packed + [pack_leaf(values[client]) for values in raw.values()])

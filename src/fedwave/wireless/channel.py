@@ -5,10 +5,12 @@ Everything is deterministic and vectorised; the draws (line of sight, shadowing,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedwave.core.errors import BadInput, unknown
+from fedwave.core.errors import unknown
 from fedwave.core.types import Floats
 
 SCENARIOS = ("UMa", "UMi", "RMa", "InH")
@@ -21,6 +23,7 @@ _ENVIRONMENT_HEIGHT_M = 1.0  # effective environment height h_E
 # Standard deviation of shadow fading in dB: (LoS, NLoS), TR 38.901 Table 7.4.1-1. RMa LoS is 6 dB past the breakpoint.
 _SIGMA_DB = {"UMa": (4.0, 6.0), "UMi": (4.0, 7.82), "RMa": (4.0, 8.0), "InH": (3.0, 8.03)}
 _SIGMA_RMA_FAR_DB = 6.0
+_O2I_SIGMA_DB = {"low": 4.4, "high": 6.5}  # TR 38.901 Table 7.4.3-2
 
 
 def _check(scenario: str) -> None:
@@ -77,7 +80,7 @@ def path_loss_db(
     return np.where(np.asarray(los, dtype=bool), sight, blocked)
 
 
-def _dual_slope(offset: float, slope: float, far_slope: float) -> object:
+def _dual_slope(offset: float, slope: float, far_slope: float) -> Callable[..., Floats]:
     """UMa and UMi line of sight: two slopes joined at the breakpoint."""
 
     def loss(d2: Floats, d3: Floats, fc: Floats, h_bs: Floats, h_ut: Floats, bp: Floats) -> Floats:
@@ -173,12 +176,14 @@ def o2i_penetration_db(model: str, carrier_ghz: ArrayLike) -> Floats:
         return 5.0 - 10.0 * np.log10(0.3 * 10.0 ** (-(2.0 + 0.2 * fc) / 10.0) + 0.7 * concrete)
     if model == "high":
         return 5.0 - 10.0 * np.log10(0.7 * 10.0 ** (-(23.0 + 0.3 * fc) / 10.0) + 0.3 * concrete)
-    raise BadInput(f"unknown penetration model {model!r} (known: high, low)")
+    raise unknown("penetration model", model, _O2I_SIGMA_DB)
 
 
 def o2i_sigma_db(model: str) -> float:
     """Standard deviation of the penetration loss in dB, TR 38.901 Table 7.4.3-2."""
-    return {"low": 4.4, "high": 6.5}[model]
+    if model not in _O2I_SIGMA_DB:
+        raise unknown("penetration model", model, _O2I_SIGMA_DB)
+    return _O2I_SIGMA_DB[model]
 
 
 def shadow_sigma_db(

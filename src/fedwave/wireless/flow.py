@@ -6,6 +6,7 @@ This is the same for every network; a network only says when a transfer ends (:d
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,8 +18,23 @@ from fedwave.wireless.energy import Connection, RadioEnergy
 Transfer = Callable[[Floats, Floats], Floats]
 
 
+@dataclass(frozen=True)
+class Links:
+    """A cohort's links in one round. ``lost [C]``: the update does not arrive although it was sent."""
+
+    down: Transfer
+    up: Transfer
+    connection: Connection
+    energy: RadioEnergy
+    sinr_db: Floats
+    lost: Bools
+
+
 class Timeline:
-    """Where each client of a cohort stands in time, and what its radio has spent. Clients stop at the deadline."""
+    """Where each client stands in time, and what its radio has spent. Clients stop at the deadline.
+
+    ``alive``: still in the round; ``late``: overtaken by the deadline.
+    """
 
     def __init__(self, takes_part: Bools, connection: Connection, energy: RadioEnergy, deadline_s: float) -> None:
         count = len(takes_part)
@@ -30,7 +46,9 @@ class Timeline:
         self._last_s = np.full(count, -np.inf)
         self._connection, self._energy, self._deadline_s = connection, energy, deadline_s
 
-    def transfer(self, bits: Floats, end_of: Transfer, *, watts: float, j_per_bit: float) -> tuple[Floats, Floats, Bools]:
+    def transfer(
+        self, bits: Floats, end_of: Transfer, *, watts: float, j_per_bit: float
+    ) -> tuple[Floats, Floats, Bools]:
         """Send ``bits [C]``: seconds spent on it, bits on the air until the deadline, clients without a link.
 
         Clients that do not get to the end leave the round. Progress is taken as linear in time.
@@ -38,16 +56,18 @@ class Timeline:
         link, deadline = self._connection, self._deadline_s
         wanted = self.alive & (bits > 0.0)
         gap = self.now_s - self._last_s
-        start = self.now_s + np.where(wanted, np.where(gap > link.inactivity_s, link.setup_s, link.grant_s), 0.0)
+        asleep = gap > link.inactivity_s
+        start = self.now_s + np.where(wanted, np.where(asleep, link.setup_s, link.grant_s), 0.0)
         end = end_of(np.where(wanted, start, np.inf), bits)
         reached = wanted & np.isfinite(end)
-        end = np.where(reached, end, start)
+        access_end = np.minimum(start, deadline)
+        end = np.where(reached, end, access_end)
 
-        access_s = np.minimum(start, deadline) - np.minimum(self.now_s, deadline)
-        air_s = np.minimum(end, deadline) - np.minimum(start, deadline)
+        access_s = access_end - np.minimum(self.now_s, deadline)
+        air_s = np.minimum(end, deadline) - access_end
         whole = np.where(end > start, end - start, 1.0)
         sent = np.where(reached, bits * np.where(end <= deadline, 1.0, air_s / whole), 0.0)
-        access_w = np.where(gap > link.inactivity_s, self._energy.setup_w, self._energy.tail_w)
+        access_w = np.where(asleep, self._energy.setup_w, self._energy.tail_w)
         self.radio_j += wanted * (self._tail_j(gap) + access_w * access_s) + watts * air_s + j_per_bit * sent
         self.airtime_s += float(air_s.sum())
         self._last_s = np.where(reached, np.minimum(end, deadline), np.where(wanted, -np.inf, self._last_s))
@@ -56,14 +76,18 @@ class Timeline:
         return access_s + air_s, sent, wanted & ~reached
 
     def compute(self, seconds: Floats) -> Floats:
-        """Compute for ``seconds [C]``; the seconds until the deadline."""
+        """Compute for ``seconds [C]``; returns the seconds until the deadline."""
         before = self.now_s
         self._move(before + np.where(self.alive, seconds, 0.0))
         return np.minimum(self.now_s, self._deadline_s) - np.minimum(before, self._deadline_s)
 
     def close(self) -> None:
-        """Charge the inactivity tail after each client's last transfer."""
-        self.radio_j += self._tail_j(np.where(np.isfinite(self._last_s), np.inf, 0.0))
+        """Charge the inactivity tail after each client's last transfer, whole even where the round ends before it."""
+        self.radio_j += self._tail_j(np.full(len(self.alive), np.inf))
+
+    def stopped_s(self) -> Floats:
+        """When each client's own part ended, ``[C]``."""
+        return np.minimum(self.now_s, self._deadline_s)
 
     def _tail_j(self, gap: Floats) -> Floats:
         connected = np.isfinite(self._last_s)
@@ -78,99 +102,105 @@ class Timeline:
 def run_round(
     work: Work,
     compute: Compute,
+    links: Links,
     *,
-    down: Transfer,
-    up: Transfer,
-    connection: Connection,
-    energy: RadioEnergy,
-    sinr_db: Floats,
-    lost: Bools | None = None,
     deadline_s: float | None = None,
     server_s: float = 0.0,
     server_j: float = 0.0,
 ) -> Delivery:
     """The round's :class:`Delivery`, with a coefficient of 0 or 1 per client.
 
-    Clients whose memory or battery does not suffice know it beforehand and take no part. A client without a downlink, or
-    that the deadline overtakes in its first reception, missed the broadcast; without an uplink it is in outage; ``lost``
-    says whose complete update does not arrive (outage, noticed when it should have been in). The server waits until the
-    deadline for clients that are late, never for those that it does not reach.
+    Clients whose memory or battery does not suffice know it beforehand and take no part. A client without a downlink,
+    or that the deadline overtakes in its first reception, missed the broadcast; without an uplink it is in outage, and
+    so is one whose sent update is lost (noticed when it should have been in). The server waits until the deadline for
+    clients that are late, and never for those that it does not reach.
     """
-    deadline = np.inf if deadline_s is None else float(deadline_s)
-    takes_part = compute.fits & compute.powered
-    if not np.isfinite(compute.seconds[:, takes_part]).all():
+    if not np.isfinite(compute.seconds[:, compute.fits & compute.powered]).all():
         raise BadInput("compute seconds must be finite for every client that takes part")
-    count = len(takes_part)
-    line = Timeline(takes_part, connection, energy, deadline)
-    status = np.where(compute.fits, np.where(compute.powered, STATUS["delivered"], STATUS["battery"]), STATUS["memory"])
-    spent = {part: np.full(count, np.nan) for part in ("downlink", "compute", "uplink")}
-    sent = {"down": np.zeros(count), "up": np.zeros(count)}
-    compute_j = np.zeros(count)
-
-    def book(part: str, took_part: Bools, seconds: Floats) -> None:
-        spent[part] = np.where(took_part, np.nan_to_num(spent[part]) + seconds, spent[part])
-
+    course = _Course(compute, links, np.inf if deadline_s is None else float(deadline_s))
     for index, phase in enumerate(work.phases):
-        before = line.alive.copy()
-        seconds, bits, unreached = line.transfer(
-            phase.down_bits, down, watts=energy.receive_w, j_per_bit=energy.downlink_j_per_bit
+        course.receive(phase.down_bits, first=index == 0)
+        course.compute(index)
+        course.send(phase.up_bits)
+    return course.delivery(server_s, server_j)
+
+
+class _Course:
+    """A round under way: the timeline, and what each client's parts come to."""
+
+    def __init__(self, compute: Compute, links: Links, deadline_s: float) -> None:
+        count = len(compute.fits)
+        self.work, self.links, self.deadline_s = compute, links, deadline_s
+        self.takes_part = compute.fits & compute.powered
+        self.line = Timeline(self.takes_part, links.connection, links.energy, deadline_s)
+        self.status = np.where(self.takes_part, STATUS["delivered"], STATUS["battery"])
+        self.status[~compute.fits] = STATUS["memory"]
+        self.seconds = {part: np.full(count, np.nan) for part in ("downlink", "compute", "uplink")}
+        self.down_bits, self.up_bits, self.compute_j = np.zeros(count), np.zeros(count), np.zeros(count)
+
+    def receive(self, bits: Floats, *, first: bool) -> None:
+        energy, before = self.links.energy, self.line.alive.copy()
+        spent, sent, unreached = self.line.transfer(
+            bits, self.links.down, watts=energy.receive_w, j_per_bit=energy.downlink_j_per_bit
         )
-        sent["down"] += bits
-        gone = before & ~line.alive
-        status[gone] = STATUS["missed_broadcast"] if index == 0 else STATUS["deadline"]
-        if index > 0:
-            status[unreached] = STATUS["outage"]
-        book("downlink", before & (line.alive | (index > 0)), seconds)
+        self.down_bits += sent
+        self._leave(before, "missed_broadcast" if first else "deadline")
+        self.status[unreached] = STATUS["missed_broadcast" if first else "outage"]
+        self._book("downlink", self.line.alive if first else before, spent)
 
-        before = line.alive.copy()
-        seconds = line.compute(compute.seconds[index])
-        fraction = np.divide(seconds, compute.seconds[index], out=np.ones(count), where=compute.seconds[index] > 0.0)
-        compute_j += np.where(before, compute.joules[index] * fraction, 0.0)
-        status[before & ~line.alive] = STATUS["deadline"]
-        book("compute", before, seconds)
+    def compute(self, index: int) -> None:
+        seconds, before = self.work.seconds[index], self.line.alive.copy()
+        spent = self.line.compute(seconds)
+        fraction = np.divide(spent, seconds, out=np.ones(len(spent)), where=seconds > 0.0)
+        self.compute_j += np.where(before, self.work.joules[index] * fraction, 0.0)
+        self._leave(before, "deadline")
+        self._book("compute", before, spent)
 
-        before = line.alive.copy()
-        seconds, bits, unreached = line.transfer(
-            phase.up_bits, up, watts=energy.transmit_w, j_per_bit=energy.uplink_j_per_bit
+    def send(self, bits: Floats) -> None:
+        energy, before = self.links.energy, self.line.alive.copy()
+        spent, sent, unreached = self.line.transfer(
+            bits, self.links.up, watts=energy.transmit_w, j_per_bit=energy.uplink_j_per_bit
         )
-        sent["up"] += bits
-        status[before & ~line.alive] = STATUS["deadline"]
-        status[unreached] = STATUS["outage"]
-        book("uplink", before & ~unreached, seconds)
+        self.up_bits += sent
+        self._leave(before, "deadline")
+        self.status[unreached] = STATUS["outage"]
+        self._book("uplink", before & ~unreached, spent)
 
-    arrived = line.alive & ~(np.zeros(count, dtype=bool) if lost is None else lost)
-    status[line.alive & ~arrived] = STATUS["outage"]
-    line.close()
-    round_s = _end_s(line, takes_part, deadline) + server_s
-    return Delivery(
-        coefficient=arrived.astype(float)[:, None],
-        status=status,
-        downlink_s=spent["downlink"],
-        compute_s=spent["compute"],
-        uplink_s=spent["uplink"],
-        finish_s=np.where(arrived, line.now_s, np.inf),
-        round_s=round_s,
-        radio_j=line.radio_j,
-        compute_j=compute_j + _wait_j(line, compute, spent["downlink"], round_s, deadline),
-        down_sent_bits=sent["down"],
-        up_sent_bits=sent["up"],
-        sinr_db=sinr_db,
-        server_s=server_s,
-        server_j=server_j,
-        airtime=line.airtime_s,
-    )
+    def delivery(self, server_s: float, server_j: float) -> Delivery:
+        line = self.line
+        arrived = line.alive & ~self.links.lost
+        self.status[line.alive & ~arrived] = STATUS["outage"]
+        line.close()
+        round_s = self._end_s() + server_s
+        heard_broadcast = ~np.isnan(self.seconds["downlink"])
+        wait_s = np.where(heard_broadcast, np.maximum(round_s - line.stopped_s(), 0.0), 0.0)
+        return Delivery(
+            coefficient=arrived.astype(float)[:, None],
+            status=self.status,
+            downlink_s=self.seconds["downlink"],
+            compute_s=self.seconds["compute"],
+            uplink_s=self.seconds["uplink"],
+            finish_s=np.where(arrived, line.now_s, np.inf),
+            round_s=round_s,
+            radio_j=line.radio_j,
+            compute_j=self.compute_j + self.work.idle_w * wait_s,
+            down_sent_bits=self.down_bits,
+            up_sent_bits=self.up_bits,
+            sinr_db=self.links.sinr_db,
+            server_s=server_s,
+            server_j=server_j,
+            airtime=line.airtime_s,
+        )
 
+    def _end_s(self) -> float:
+        """When the server stops waiting."""
+        if self.line.late.any():
+            return self.deadline_s
+        waited_for = self.line.alive if self.line.alive.any() else self.takes_part
+        return float(self.line.now_s[waited_for].max(initial=0.0))
 
-def _end_s(line: Timeline, takes_part: Bools, deadline_s: float) -> float:
-    """When the server stops waiting."""
-    if line.late.any():
-        return deadline_s
-    if line.alive.any():
-        return float(line.now_s[line.alive].max())
-    return float(line.now_s[takes_part].max(initial=0.0))
+    def _leave(self, before: Bools, status: str) -> None:
+        self.status[before & ~self.line.alive] = STATUS[status]
 
-
-def _wait_j(line: Timeline, compute: Compute, downlink_s: Floats, round_s: float, deadline_s: float) -> Floats:
-    """Idle energy from the end of a client's own part to the round's end, for those that heard the broadcast."""
-    wait_s = np.maximum(round_s - np.minimum(line.now_s, deadline_s), 0.0)
-    return np.where(np.isnan(downlink_s), 0.0, compute.idle_w * wait_s)
+    def _book(self, part: str, who: Bools, seconds: Floats) -> None:
+        self.seconds[part] = np.where(who, np.nan_to_num(self.seconds[part]) + seconds, self.seconds[part])

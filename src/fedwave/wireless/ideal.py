@@ -11,7 +11,7 @@ from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Cohort, Compute, Delivery, Floats, Work, World
 from fedwave.wireless.energy import FREE, Connection
-from fedwave.wireless.flow import Transfer, run_round
+from fedwave.wireless.flow import Links, Transfer, run_round
 from fedwave.wireless.network import Network
 
 
@@ -50,19 +50,15 @@ class Ideal(Network):
         server_j: float = 0.0,
     ) -> Delivery:
         """See :meth:`Network.deliver`; ``sinr_db`` is NaN."""
-        return run_round(
-            work,
-            compute,
+        links = Links(
             down=_fixed(self.downlink_mbps),
             up=_fixed(self.uplink_mbps),
-            connection=Connection(self.latency_s, self.latency_s, np.inf),
+            connection=Connection(self.latency_s, self.latency_s, inactivity_s=0.0),
             energy=FREE,
             sinr_db=np.full(len(cohort), np.nan),
             lost=key.fold("loss").uniform(cohort.ids)[:, 0] < self.loss,
-            deadline_s=deadline_s,
-            server_s=server_s,
-            server_j=server_j,
         )
+        return run_round(work, compute, links, deadline_s=deadline_s, server_s=server_s, server_j=server_j)
 
 
 def _fixed(rate_mbps: float | None) -> Transfer:

@@ -25,10 +25,17 @@ _TBS = np.array(
 # Modulation order and 1024 x code rate per MCS index: TS 38.214 Table 5.1.3.1-1 (64QAM) and 5.1.3.1-2 (256QAM).
 _QM = {1: [2] * 10 + [4] * 7 + [6] * 12, 2: [2] * 5 + [4] * 6 + [6] * 9 + [8] * 8}
 _RATE = {
-    1: [120, 157, 193, 251, 308, 379, 449, 526, 602, 679, 340, 378, 434, 490, 553, 616, 658]
-    + [438, 466, 517, 567, 616, 666, 719, 772, 822, 873, 910, 948],
-    2: [120, 193, 308, 449, 602, 378, 434, 490, 553, 616, 658, 466, 517, 567, 616, 666, 719, 772, 822, 873]
-    + [682.5, 711, 754, 797, 841, 885, 916.5, 948],
+    1: [
+        *(120, 157, 193, 251, 308, 379, 449, 526, 602, 679),
+        *(340, 378, 434, 490, 553, 616, 658),
+        *(438, 466, 517, 567, 616, 666, 719, 772, 822, 873, 910, 948),
+    ],
+    2: [
+        *(120, 193, 308, 449, 602),
+        *(378, 434, 490, 553, 616, 658),
+        *(466, 517, 567, 616, 666, 719, 772, 822, 873),
+        *(682.5, 711, 754, 797, 841, 885, 916.5, 948),
+    ],
 }
 
 # Resource blocks per channel bandwidth (MHz) and subcarrier spacing (kHz): TS 38.101-1 Table 5.3.2-1.
@@ -189,8 +196,8 @@ def goodput_bps(
 ) -> Floats:
     """Payload bits per second ``[C, M]`` when granted 1 to M resource blocks in every slot of the direction.
 
-    ``TBS(MCS(SINR), m) x slots/s x share x (1 - BLER) x (1 - overhead)``: the first transmission's block error target is
-    paid as capacity (a repeated block is a block lost to new data), and what HARQ leaves is left to RLC.
+    ``TBS(MCS(SINR), m) x slots/s x share x (1 - BLER) x (1 - overhead)``: the first transmission's block error target
+    is paid as capacity (a repeated block is a block lost to new data), and what HARQ leaves is left to RLC.
 
     Parameters
     ----------
@@ -206,7 +213,7 @@ def goodput_bps(
 
 
 def rayleigh_capacity(snr: ArrayLike) -> Floats:
-    """Ergodic capacity of Rayleigh fading in bit/s/Hz, ``e^(1/g) E1(1/g) / ln 2`` (Goldsmith, Wireless Communications, 4.2).
+    """Ergodic capacity of Rayleigh fading in bit/s/Hz, ``e^(1/g) E1(1/g) / ln 2`` (Alouini & Goldsmith, IEEE TVT 1999).
 
     ``snr`` is the mean linear SNR ``g`` > 0.
     """

@@ -27,7 +27,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def weights(self, ready_s: Floats, bits: Floats, rows: Floats) -> Floats:
-        """Relative claim ``[C]`` of each transfer while it is active; ``rows [C, M + 1]`` start with rate 0 at no block."""
+        """Relative claim ``[C]`` of each active transfer; ``rows [C, M + 1]`` are the rates of 0 to M blocks."""
 
     def finish(self, ready_s: Floats, bits: Floats, rates_bps: Floats) -> Floats:
         """When each transfer ends, ``[C]`` seconds.
@@ -67,10 +67,12 @@ class RoundRobin(Scheduler):
 class EqualFinish(Scheduler):
     """Smallest common finish time: more blocks for weak channels, large payloads and late starters.
 
-    The claims are the constant shares over ``[ready_k, T]`` of the smallest ``T`` at which they fit into the band, the
-    min-max solution of Shi et al., IEEE TWC 2021, "Joint device scheduling and resource allocation for latency constrained
-    wireless federated learning". A static allocation leaves the share of a late starter idle; here the active transfers
-    take it up in proportion, so nobody ends after ``T``, and with equal starts all end at ``T``.
+    The claims are the constant shares over ``[ready_k, T]`` of the smallest ``T`` at which they fit into the band: the
+    min-max solution of Shi et al., "Joint device scheduling and resource allocation for latency constrained wireless
+    federated learning", IEEE TWC 2021. Such a static allocation leaves the share of a late starter idle; here the
+    active transfers take it up in proportion, so nobody ends after ``T``, and those that start together end at ``T``
+    (a little earlier where a quantised rate leaves blocks over). It does not know the deadline: past it, all are late
+    together; whom to leave out is for the selection of clients.
     """
 
     def weights(self, ready_s: Floats, bits: Floats, rows: Floats) -> Floats:
@@ -162,7 +164,9 @@ def equal_finish_shares(bits: ArrayLike, snr_full_band: ArrayLike, bandwidth_hz:
     ------
     BadInput : a negative size, or an SNR that is not positive where there are bits to send.
     """
-    bits, snr = np.broadcast_arrays(np.atleast_1d(np.asarray(bits, dtype=float)), np.asarray(snr_full_band, dtype=float))
+    bits, snr = np.broadcast_arrays(
+        np.atleast_1d(np.asarray(bits, dtype=float)), np.asarray(snr_full_band, dtype=float)
+    )
     wrong = (bits < 0.0) | ((bits > 0.0) & ~(snr > 0.0))
     if wrong.any():
         k = int(np.argmax(wrong))

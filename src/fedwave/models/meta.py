@@ -1,51 +1,28 @@
-"""Weights of a Hugging Face model from its ``config.json``, family by family, without torch.
-
-Names, shapes and order follow transformers 5.23 (mixtures of experts hold their experts as fused tensors there); the
-tests build a small model of each family and compare. Other families are instantiated on torch's meta device.
-"""
+"""Shapes of any model that transformers knows, from torch's meta device: for families without a table of their own."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fedwave.core.errors import BadInput
-from fedwave.models.encoders import ENCODERS
-from fedwave.models.gpt_like import GPTS
-from fedwave.models.llama_like import DECODERS
-from fedwave.models.rows import Config
-from fedwave.models.shapes import Architecture, Row, assemble
-
-FAMILIES: Mapping[str, Callable[[Config], Architecture]] = {**DECODERS, **GPTS, **ENCODERS}
-
-
-def architecture(config: Mapping[str, Any]) -> Architecture:
-    """Shapes of the model that ``config`` (the content of a ``config.json``) describes.
-
-    Raises :class:`BadInput` where ``model_type`` or a size is missing. A ``model_type`` that :data:`FAMILIES` does not
-    list needs transformers and is instantiated without memory (:func:`from_meta`).
-    """
-    kind = config.get("model_type")
-    if not isinstance(kind, str):
-        raise BadInput("the model's config has no model_type")
-    return FAMILIES[kind](Config(config)) if kind in FAMILIES else from_meta(config)
+from fedwave.models.rows import Architecture, Config, Row, assemble
 
 
 def from_meta(config: Mapping[str, Any]) -> Architecture:
     """Shapes of any model that transformers knows, by building it on torch's meta device (imports both).
 
-    Causal language models are built as such, all others with ``AutoModel``. Raises :class:`BadInput` for a
+    Causal language models are built as such, all others with ``AutoModel``; which it is, the config's ``architectures``
+    say, else whether transformers has a causal and no masked model of the family. Raises :class:`BadInput` for a
     ``model_type`` that transformers does not know, or a config that it cannot build.
     """
     try:
         import torch
         import transformers as hf
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
     except ImportError:
         raise BadInput(f"the shapes of a {config['model_type']!r} model need the package transformers") from None
     table = {key: value for key, value in config.items() if key != "model_type"}
-    loader = hf.AutoModelForCausalLM if config["model_type"] in CAUSAL else hf.AutoModel
+    loader = hf.AutoModelForCausalLM if _is_causal(config) else hf.AutoModel
     try:
         settings = hf.AutoConfig.for_model(config["model_type"], **table)
         with torch.device("meta"):
@@ -55,12 +32,29 @@ def from_meta(config: Mapping[str, Any]) -> Architecture:
     return _measure(model, Config(_sizes(settings)))
 
 
+def _is_causal(config: Mapping[str, Any]) -> bool:
+    from transformers.models.auto import modeling_auto as auto
+
+    if config.get("architectures"):
+        return config["architectures"][0].endswith(("ForCausalLM", "LMHeadModel"))
+    kind = config["model_type"]
+    return kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
 def _sizes(settings: Any) -> dict[str, Any]:
     """The flat size table of a config, text part first where there are several; attributes follow its aliases."""
     text = settings.get_text_config()
     keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
-    keys += ("intermediate_size", "max_position_embeddings", "num_experts_per_tok", "image_size", "model_type")
+    keys += ("intermediate_size", "max_position_embeddings", "num_experts_per_tok", "model_type")
+    keys += ("image_size", "patch_size", "mlp_ratio", "moe_intermediate_size")
     return {key: getattr(text, key, None) for key in keys}
+
+
+def _ffn_width(c: Config, experts: int) -> int:
+    dense = c.get("intermediate_size", default=int(c.get("mlp_ratio", default=4) * c["hidden_size"]))
+    if experts == 1:
+        return dense
+    return c.get("moe_intermediate_size", default=dense) * c.get("num_experts_per_tok", default=experts)
 
 
 def _measure(model: Any, c: Config) -> Architecture:
@@ -73,7 +67,9 @@ def _measure(model: Any, c: Config) -> Architecture:
             roles[f"{path}.weight"] = "once" if "pooler" in path else "linear"
         elif type(module).__name__ == "Conv1D":
             roles[f"{path}.weight"] = "conv1d"
-        elif isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)):
+        elif isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)) or (
+            path.endswith(".gate") and list(module.parameters(recurse=False))
+        ):
             roles[f"{path}.weight"] = "matmul"
     weights = dict(model.named_parameters())
     roles |= {name: "expert" for name, p in weights.items() if p.ndim == 3 and ".experts." in name}
@@ -82,6 +78,7 @@ def _measure(model: Any, c: Config) -> Architecture:
     heads, hidden = c["num_attention_heads"], c["hidden_size"]
     dim = c.get("head_dim", default=hidden // heads)
     vocab = c.get("vocab_size", default=0)
+    patches = (c.get("image_size", default=0) // c.get("patch_size", default=1)) ** 2
     return assemble(
         [Row(name, tuple(p.shape), roles.get(name, "other")) for name, p in weights.items()],  # type: ignore[arg-type]
         kind="causal-lm" if causal else "encoder" if vocab else "image-encoder",
@@ -91,9 +88,9 @@ def _measure(model: Any, c: Config) -> Architecture:
         vocab=vocab,
         kv_width=c.get("num_key_value_heads", default=heads) * dim,
         attention_width=heads * dim,
-        ffn_width=c.get("intermediate_size", default=4 * hidden),
+        ffn_width=_ffn_width(c, experts),
         gated=any("gate" in name for name in weights),
-        context=c.get("max_position_embeddings", default=0),
+        context=patches + 1 if patches else c.get("max_position_embeddings", default=0),
         tied=causal and "lm_head.weight" not in weights,
         routed=c.get("num_experts_per_tok", default=experts) / experts,
     )

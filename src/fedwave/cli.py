@@ -1,0 +1,134 @@
+"""The command line: thin calls into the library. One sentence and an exit code for every refusal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedwave import __version__
+from fedwave.core.errors import BadInput, FedwaveError
+
+app = typer.Typer(
+    help="Federated learning of foundation models over simulated wireless networks.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)
+models = typer.Typer(help="Models of this machine.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+Job = Annotated[Path | None, typer.Argument(metavar="JOB.toml", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder to write.", show_default="the next free one below runs/")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    seed: int = 0, rounds: Annotated[int, typer.Option(min=1)] = 6, out: Out = None, as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune SmolLM2-135M by federated LoRA among topic devices over a simulated 5G cell."""
+    from fedwave.demo import run_demo
+
+    run_demo(seed=seed, rounds=rounds, out=out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def run(
+    job: Job = None, overrides: Overrides = None, out: Out = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")] = None,
+    as_json: AsJson = False, quiet: Quiet = False,
+) -> None:
+    """Train JOB.toml and write a run folder; --resume continues one."""
+    from fedwave import console
+    from fedwave.experiment import Experiment
+    from fedwave.simulation import Simulation, free_folder
+
+    if (job is None) == (resume is None):
+        raise BadInput("give either a job file, or --resume and a run folder")
+    if resume is not None:
+        if overrides or out:
+            raise BadInput("--resume continues a run as it is; it takes no overrides and no --out")
+        make = lambda progress: Simulation.resume(resume, progress)  # noqa: E731
+    else:
+        experiment = Experiment.load(job, overrides)  # type: ignore[arg-type]
+        make = lambda progress: Simulation.start(experiment, out or free_folder(experiment), progress)  # noqa: E731
+    result = console.play(make, quiet=quiet or as_json)
+    if as_json:
+        _print_json(console.summary(result))
+    elif not quiet:
+        console.finish(result)
+
+
+@app.command()
+def plan(job: Job = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Say what JOB.toml asks of devices and network, without training. Exit code 3 where it cannot work."""
+    from fedwave.experiment import Experiment
+    from fedwave.planner import plan as make_plan
+
+    if job is None:
+        raise BadInput("plan needs a job file")
+    result = make_plan(Experiment.load(job, overrides))
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        from fedwave import console
+
+        console.show_plan(result)
+    if not result.feasible:
+        raise typer.Exit(3)
+
+
+@app.command("list")
+def list_(kind: Annotated[str, typer.Argument(metavar="KIND")] = "methods", as_json: AsJson = False) -> None:
+    """List methods, tasks, adapters, partitions, transforms, networks, schedulers, optimizers, models or devices."""
+    from fedwave import console
+    from fedwave.listing import rows
+
+    table = rows(kind)
+    if as_json:
+        _print_json(table)
+    else:
+        console.show_rows(table)
+
+
+@models.command("get")
+def models_get(name: str, quiet: Quiet = False) -> None:
+    """Fetch a model, convert it once, and keep it in the cache."""
+    from fedwave import console
+
+    folder = console.fetch(name, quiet=quiet)
+    print(folder)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def main() -> None:
+    """Entry point: errors become one sentence on stderr and their exit code."""
+    try:
+        app()
+    except FedwaveError as error:
+        print(f"fedwave: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("fedwave: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

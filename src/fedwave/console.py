@@ -1,0 +1,220 @@
+"""What the terminal shows: progress, a line per round, tables. Plain where the output is no terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedwave.results.format import data, duration, si
+from fedwave.results.table import COLUMNS, cells, rounds_table
+
+if TYPE_CHECKING:
+    from fedwave.planner import Plan
+    from fedwave.simulation import Run, Simulation
+
+Progress = Callable[[int, int], None]
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised once the round at hand is saved after Ctrl-C."""
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Within: the first Ctrl-C asks to stop after the round at hand, the second stops at once."""
+    asked = [False]
+
+    def ask(signum: int, frame: Any) -> None:
+        if asked[0]:
+            raise KeyboardInterrupt
+        asked[0] = True
+        print("\nfinishing this round, then saving; Ctrl-C again stops now (the last checkpoint stays)", file=sys.stderr)
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked[0]
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
+    """Build a simulation and play it with a progress bar and a line per round; a stop saves and raises."""
+    with _bar(quiet) as bar, stopping() as stop:
+        simulation = make(bar.part("preparing"))
+        bar.say(f"{'before':>6}  {_metrics(simulation.initial)}" if simulation.world.round == 0 else "resumed")
+        bar.rounds(simulation.setting.rounds, simulation.world.round)
+        for record in simulation.stream():
+            bar.round_done(record.to_dict())
+            if stop() and not simulation.finished:
+                simulation.checkpoint()
+                folder = simulation.folder.path if simulation.folder else ""
+                print(f"fedwave: stopped after round {record.round}; continue: fedwave run --resume {folder}", file=sys.stderr)
+                raise Stopped
+        return simulation.result()
+
+
+class _Bar:
+    """Progress on a terminal; plain lines elsewhere; silence with ``quiet``."""
+
+    def __init__(self, progress: Any, quiet: bool) -> None:
+        self.progress, self.quiet = progress, quiet
+        self.task: Any = None
+
+    def part(self, what: str) -> Progress:
+        """A callback ``(done, total)`` for a preparation that takes long."""
+        if self.progress is None:
+            return lambda done, total: None
+        task = self.progress.add_task(what, total=None)
+
+        def update(done: int, total: int) -> None:
+            self.progress.update(task, completed=done, total=total, visible=done < total)
+
+        self.task = task
+        return update
+
+    def rounds(self, total: int, done: int) -> None:
+        """Preparation is over; rounds begin."""
+        if self.progress is not None:
+            if self.task is not None:
+                self.progress.remove_task(self.task)
+            self.task = self.progress.add_task("rounds", total=total, completed=done)
+        self.say("  ".join(f"{name:>{_width(name)}}" for name in COLUMNS))
+
+    def round_done(self, record: dict[str, Any]) -> None:
+        """A line for the round."""
+        self.say("  ".join(f"{text:>{_width(name)}}" for name, text in zip(COLUMNS, cells(record), strict=True)))
+        if self.progress is not None:
+            self.progress.advance(self.task)
+
+    def say(self, text: str) -> None:
+        """One line above the bar."""
+        if self.quiet:
+            return
+        if self.progress is not None:
+            self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(text, flush=True)
+
+
+def _width(column: str) -> int:
+    return {"round": 6, "simulated time": 14, "held-out loss": 13, "delivered": 9, "lost to": 1}.get(column, 9)
+
+
+@contextlib.contextmanager
+def _bar(quiet: bool) -> Iterator[_Bar]:
+    if quiet or not sys.stderr.isatty():
+        yield _Bar(None, quiet)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bar(progress, quiet)
+
+
+def fetch(name: str, *, quiet: bool = False) -> Path:
+    """Fetch a model with progress; see :func:`fedwave.models.sources.fetch`."""
+    from fedwave.models import sources
+
+    with _bar(quiet) as bar:
+        return sources.fetch(name, progress=bar.part(f"fetching {name}"))
+
+
+def summary(result: Run) -> dict[str, Any]:
+    """The result of a run as one table."""
+    records = result.records
+    return {
+        "run": str(result.folder),
+        "finished": result.finished,
+        "rounds": len(records),
+        "initial": result.initial,
+        "final": result.final,
+        "sim_time_s": records[-1]["sim_time_s"] if records else 0.0,
+        "uplink_bits": sum(r["uplink_bits"] for r in records),
+        "downlink_bits": sum(r["downlink_bits"] for r in records),
+        "energy_j": sum(r["energy_j"] for r in records),
+        "delivered": sum(r["delivered"] for r in records),
+        "clients": sum(r["clients"] for r in records),
+        "wall_s": sum(r["wall_s"] for r in records),
+    }
+
+
+def finish(result: Run, *, references: dict[str, float] | None = None) -> None:
+    """The end of a run: what it came to, the figure, the folder."""
+    total = summary(result)
+    print(f"\nheld-out: {_metrics(total['initial'])}  ->  {_metrics(total['final'])}")
+    print(
+        f"{duration(total['sim_time_s'])} simulated, {data(total['uplink_bits'])} up, {data(total['downlink_bits'])} down, "
+        f"{si(total['energy_j'], 'J')}, {total['delivered']} of {total['clients']} updates delivered, "
+        f"{duration(total['wall_s'])} on this machine"
+    )
+    if result.folder is None:
+        return
+    figure = draw(result, references)
+    if figure:
+        print(f"figure: {figure}")
+    print(f"run folder: {result.folder}")
+
+
+def draw(result: Run, references: dict[str, float] | None = None) -> Path | None:
+    """Write ``curve.png`` into the run folder: the held-out loss with its start before the first round."""
+    from fedwave.results.figures import loss_curve
+
+    assert result.folder is not None
+    if not any("eval" in record for record in result.records) or "loss" not in result.final:
+        return None
+    start = {"sim_time_s": 0.0, "uplink_bits": 0.0, "eval": result.initial}
+    return loss_curve({"run": [[start, *result.records]]}, result.folder / "curve.png", references=references)
+
+
+def show_rounds(result: Run) -> None:
+    """All rounds as a table."""
+    from rich.console import Console
+
+    Console().print(rounds_table(result.records))
+
+
+def show_rows(table: Sequence[dict[str, Any]]) -> None:
+    """Rows of plain values as a table, headed by their keys."""
+    from rich.console import Console
+    from rich.table import Table
+
+    view = Table(box=None, header_style="bold", pad_edge=False)
+    for name in table[0] if table else ():
+        view.add_column(name)
+    for row in table:
+        view.add_row(*(f"{v:,.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(view)
+
+
+def show_plan(plan: Plan) -> None:
+    """A plan in words and numbers."""
+    print(f"verdict: {plan.verdict}; binding: {plan.binding.replace('_', ' ')}")
+    lines = {
+        "model": f"{si(float(plan.model_parameters), '')}parameters, {si(float(plan.trainable_parameters), '')}trainable",
+        "round": f"{duration(plan.round_s)} (p5 {duration(plan.round_s_p5)}, p95 {duration(plan.round_s_p95)}): "
+        f"download {duration(plan.downlink_s)}, compute {duration(plan.compute_s)}, upload {duration(plan.uplink_s)}",
+        "payload": f"{data(plan.uplink_bits_per_client)} up, {data(plan.downlink_bits_per_client)} down per client and round",
+        "energy": f"{si(plan.energy_j_per_client, 'J')} per client and round, {si(plan.total_energy_j, 'J')} in all",
+        "memory": f"{si(plan.peak_memory_bytes, 'B')} at most on a device",
+        "delivered": f"{plan.delivered_share:.0%} of {plan.clients} clients' updates"
+        + "".join(f", {name.replace('_', ' ')} {share:.0%}" for name, share in plan.lost.items()),
+        "in all": f"{plan.rounds} rounds in {duration(plan.total_s)}",
+    }
+    for name, text in lines.items():
+        print(f"  {name:<10} {text}")
+    for name, device in plan.devices.items():
+        fits = "fits" if device["fits"] else "does NOT fit"
+        print(f"  {name}: {duration(float(device['compute_s']))} of computing, {si(float(device['peak_memory_bytes']), 'B')} ({fits})")
+    for assumption in plan.assumptions:
+        print(f"  assumes: {assumption}")
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())

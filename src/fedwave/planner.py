@@ -1,0 +1,124 @@
+"""Feasibility without training: the same rounds, rehearsed on shapes alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from fedwave.core.types import STATUSES
+from fedwave.experiment import Experiment
+from fedwave.federation.setting import Setting, Turn
+from fedwave.federation.sync import rehearse
+
+_REHEARSED = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job asks of its devices and its network. Quantities are per round unless said otherwise.
+
+    ``binding`` is what ends the round or keeps clients out of it; ``*_per_client`` are means over the rehearsed cohorts,
+    ``round_s_p5`` and ``round_s_p95`` quantiles over the rehearsed rounds.
+    """
+
+    verdict: Literal["suitable", "conditional", "unsuitable"]
+    binding: str
+    round_s: float
+    round_s_p5: float
+    round_s_p95: float
+    downlink_s: float
+    compute_s: float
+    uplink_s: float
+    uplink_bits_per_client: float
+    downlink_bits_per_client: float
+    energy_j_per_client: float
+    peak_memory_bytes: float
+    trainable_parameters: int
+    model_parameters: int
+    clients: int
+    delivered_share: float
+    lost: dict[str, float]
+    rounds: int
+    total_s: float
+    total_energy_j: float
+    devices: dict[str, dict[str, float | bool]]
+    assumptions: tuple[str, ...]
+
+    @property
+    def feasible(self) -> bool:
+        """The job can work: exit code 0, else 3."""
+        return self.verdict != "unsuitable"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain table."""
+        return asdict(self)
+
+
+def plan(experiment: Experiment, *, rounds: int | None = None) -> Plan:
+    """Rehearse ``rounds`` (by default the job's, at most 20) without training.
+
+    A job is unsuitable where fewer clients than the quorum can be heard in most rounds, conditional where more than one
+    client in ten is lost, suitable otherwise.
+    """
+    setting = experiment.setting()
+    rehearsal = list(rehearse(setting, rounds or min(setting.rounds, _REHEARSED)))
+    records, turns = [r for r, _ in rehearsal], [t for _, t in rehearsal]
+    seconds = np.array([r.round_s for r in records])
+    status = np.concatenate([t.delivery.status for t in turns]) if turns else np.zeros(0)
+    lost = {name: float(np.mean(status == code)) for code, name in enumerate(STATUSES) if code and np.any(status == code)}
+    heard = float(np.mean(status == 0)) if status.size else 0.0
+    path = {name: float(np.mean([getattr(r, f"{name}_s") for r in records])) for name in ("downlink", "compute", "uplink")}
+    verdict = _verdict(setting, [r.delivered for r in records], heard)
+    return Plan(
+        verdict=verdict,
+        binding=max(lost, key=lambda name: lost[name]) if verdict != "suitable" and lost else max(path, key=lambda n: path[n]),
+        round_s=float(seconds.mean()),
+        round_s_p5=float(np.quantile(seconds, 0.05)),
+        round_s_p95=float(np.quantile(seconds, 0.95)),
+        **{f"{name}_s": value for name, value in path.items()},
+        uplink_bits_per_client=_mean(turns, lambda t: t.work.up_bits),
+        downlink_bits_per_client=_mean(turns, lambda t: t.work.down_bits),
+        energy_j_per_client=_mean(turns, lambda t: t.delivery.radio_j + t.delivery.compute_j),
+        peak_memory_bytes=float(max((t.compute.peak_bytes.max() for t in turns if len(t.cohort)), default=0.0)),
+        trainable_parameters=setting.spec.trainable_parameters,
+        model_parameters=setting.spec.model_parameters,
+        clients=len(setting.population),
+        delivered_share=heard,
+        lost=lost,
+        rounds=setting.rounds,
+        total_s=float(seconds.mean()) * setting.rounds,
+        total_energy_j=float(np.mean([r.energy_j for r in records])) * setting.rounds,
+        devices=_devices(setting, turns),
+        assumptions=setting.spec.assumptions,
+    )
+
+
+def _verdict(
+    setting: Setting, delivered: list[int], heard: float
+) -> Literal["suitable", "conditional", "unsuitable"]:
+    enough = np.mean([d >= setting.federation.quorum for d in delivered])
+    if enough < 0.5:
+        return "unsuitable"
+    return "suitable" if heard >= 0.9 else "conditional"
+
+
+def _mean(turns: list[Turn], what: Any) -> float:
+    values = np.concatenate([np.atleast_1d(what(turn)) for turn in turns])
+    return float(values.mean()) if values.size else 0.0
+
+
+def _devices(setting: Setting, turns: list[Turn]) -> dict[str, dict[str, float | bool]]:
+    """Per device class that was met: seconds and joules of computing, memory, whether it fits."""
+    table: dict[str, dict[str, float | bool]] = {}
+    for index, name in enumerate(setting.fleet.names):
+        mine = [(t, t.cohort.device == index) for t in turns if np.any(t.cohort.device == index)]
+        if mine:
+            table[name] = {
+                "compute_s": float(np.mean(np.concatenate([t.compute.seconds.sum(0)[m] for t, m in mine]))),
+                "compute_j": float(np.mean(np.concatenate([t.compute.joules.sum(0)[m] for t, m in mine]))),
+                "peak_memory_bytes": float(max(t.compute.peak_bytes[m].max() for t, m in mine)),
+                "fits": bool(all(t.compute.fits[m].all() for t, m in mine)),
+            }
+    return table

@@ -1,0 +1,220 @@
+"""Run an experiment: build it, play its rounds, keep the run folder, resume."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedwave.core.errors import BadInput
+from fedwave.core.registry import name_of
+from fedwave.core.types import RoundRecord, World
+from fedwave.experiment import Experiment
+from fedwave.federation import sync
+from fedwave.results.memory_store import MemoryStore
+from fedwave.results.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from fedwave.engines.cohort import Session
+    from fedwave.federation.setting import Setting
+    from fedwave.methods.method import State
+
+_CHECKPOINT_EVERY_S = 1.0  # quick rounds share a checkpoint; a resume replays at most about this much
+
+
+@dataclass
+class Run:
+    """A finished or interrupted run.
+
+    ``records`` are the lines of ``rounds.jsonl``; ``initial`` the held-out metrics before the first round; ``state`` the
+    method's server state; ``finished`` is false where it was stopped (``fedwave.resume(folder)`` goes on).
+    """
+
+    experiment: Experiment
+    folder: Path | None
+    records: list[dict[str, Any]]
+    initial: dict[str, float]
+    state: State
+    finished: bool
+
+    @property
+    def final(self) -> dict[str, float]:
+        """The last held-out metrics."""
+        return next((r["eval"] for r in reversed(self.records) if "eval" in r), self.initial)
+
+
+@dataclass
+class Simulation:
+    """Everything live of one run. ``stream`` plays it; between two records it can be stopped and resumed."""
+
+    experiment: Experiment
+    setting: Setting
+    session: Session
+    store: MemoryStore
+    world: World
+    state: State
+    initial: dict[str, float]
+    folder: RunFolder | None = None
+    _saved: tuple[int, float] = field(default=(-1, 0.0))
+
+    @classmethod
+    def start(
+        cls, experiment: Experiment, out: str | Path | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> Simulation:
+        """Build ``experiment`` and, with ``out``, begin its run folder."""
+        setting = experiment.setting()
+        folder = RunFolder(out).create(experiment.to_toml(), environment()) if out is not None else None
+        session = build_session(experiment, setting, progress)
+        store = MemoryStore(folder.path / "memory" if folder else None, session.memory_leaves)
+        state = sync.begin(setting, session)
+        initial = session.evaluate(*setting.method.model(state))
+        simulation = cls(experiment, setting, session, store, setting.world(), state, initial, folder)
+        simulation.checkpoint()
+        return simulation
+
+    @classmethod
+    def resume(cls, out: str | Path, progress: Callable[[int, int], None] | None = None) -> Simulation:
+        """Go on with the run in folder ``out`` from its newest whole checkpoint. Raises :class:`BadInput`."""
+        folder = RunFolder(out).open()
+        experiment = Experiment.load(folder.experiment)
+        setting = experiment.setting()
+        session = build_session(experiment, setting, progress)
+        found = folder.latest()
+        folder.truncate_log(found)
+        store = MemoryStore(folder.path / "memory", session.memory_leaves)
+        if found is None:
+            store.restore(-1)
+            state = sync.begin(setting, session)
+            initial = session.evaluate(*setting.method.model(state))
+            simulation = cls(experiment, setting, session, store, setting.world(), state, initial, folder)
+            simulation.checkpoint()
+            return simulation
+        store.restore(found.round)
+        world = _world(found.arrays, found.round)
+        return cls(
+            experiment, setting, session, store, world, found.tensors, found.meta["initial"], folder,
+            (found.round, time.monotonic()),
+        )
+
+    def stream(self) -> Iterator[RoundRecord]:
+        """Play the remaining rounds; each record is in the folder before it is yielded."""
+        rounds = sync.play(self.setting, self.session, self.store, self.world, self.state)
+        for record, self.world, self.state in rounds:
+            if self.folder:
+                self.folder.append(record.to_dict())
+                if self.finished or time.monotonic() - self._saved[1] > _CHECKPOINT_EVERY_S:
+                    self.checkpoint()
+            yield record
+        if self.folder and self.finished:
+            self.export()
+
+    @property
+    def finished(self) -> bool:
+        """All rounds are played."""
+        return self.world.round >= self.setting.rounds
+
+    def checkpoint(self) -> None:
+        """Write client memory, state and world; nothing where this round is saved already."""
+        if self.folder is None or self._saved[0] == self.world.round:
+            return
+        self.store.flush(self.world.round)
+        self.folder.checkpoint(self.world.round, self.state, _arrays(self.world), {"initial": self.initial})
+        self.store.retain(self.folder.kept())
+        self._saved = (self.world.round, time.monotonic())
+
+    def export(self) -> Path:
+        """Write the result: ``adapter/`` (a PEFT folder) for LoRA, else ``model/``."""
+        assert self.folder is not None
+        target = self.folder.path / ("adapter" if self.setting.spec.max_rank else "model")
+        params, base = self.setting.method.model(self.state)
+        self.session.learner.export(target, params, base)
+        return target
+
+    def result(self) -> Run:
+        """What there is so far."""
+        folder = self.folder
+        return Run(
+            self.experiment, folder.path if folder else None, folder.records() if folder else [], self.initial,
+            self.state, self.finished,
+        )
+
+
+def run(experiment: Experiment, out: str | Path | None = None) -> Run:
+    """Train ``experiment`` to the end and write its run folder (``out``, or the next free one below ``runs/``)."""
+    simulation = Simulation.start(experiment, out if out is not None else free_folder(experiment))
+    for _ in simulation.stream():
+        pass
+    return simulation.result()
+
+
+def resume(out: str | Path) -> Run:
+    """Finish the interrupted run in ``out``; the numbers are those of an unbroken run."""
+    simulation = Simulation.resume(out)
+    for _ in simulation.stream():
+        pass
+    return simulation.result()
+
+
+def stream(experiment: Experiment, out: str | Path | None = None) -> Iterator[RoundRecord]:
+    """Yield the records of a run as its rounds end; nothing is written without ``out``."""
+    yield from Simulation.start(experiment, out).stream()
+
+
+def free_folder(experiment: Experiment, base: str | Path = "runs") -> Path:
+    """The first unused ``runs/<task>-<method>-seed<seed>[-n]``."""
+    stem = f"{name_of(experiment.task)}-{name_of(experiment.method)}-seed{experiment.seed}".replace(":", "-")
+    candidate, number = Path(base) / stem, 1
+    while candidate.exists():
+        number += 1
+        candidate = Path(base) / f"{stem}-{number}"
+    return candidate
+
+
+def build_session(
+    experiment: Experiment, setting: Setting, progress: Callable[[int, int], None] | None = None
+) -> Session:
+    """Load model and data, and give them to the engine."""
+    learner = experiment.task.build(experiment.seed, public=setting.method.public_samples, progress=progress)
+    _same_samples(np.diff(learner.offsets), setting.population.samples)
+    return experiment.engine.start(setting.method, learner, up=setting.codec.up, batch_size=setting.batch_size)
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers were made with."""
+    packages = ("fedwave", "torch", "transformers", "peft", "numpy", "scipy")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {"python": sys.version.split()[0], "platform": platform.platform(), "packages": versions}
+
+
+def _same_samples(built: Any, planned: Any) -> None:
+    if not np.array_equal(built, planned):
+        raise BadInput("task: the data that was built is not the data that was planned; did a file change meanwhile?")
+
+
+def _arrays(world: World) -> dict[str, Any]:
+    return {
+        "clock_s": np.array([world.clock_s]), "battery_j": world.battery_j, "position_m": world.position_m,
+        "last_round": world.last_round, "base_bits": world.base_bits,
+        **{f"averages.{name}": value for name, value in world.averages.items()},
+    }
+
+
+def _world(arrays: dict[str, Any], round_: int) -> World:
+    prefix = "averages."
+    return World(
+        round=round_, clock_s=float(arrays["clock_s"][0]), battery_j=arrays["battery_j"],
+        position_m=arrays["position_m"], last_round=arrays["last_round"], base_bits=arrays["base_bits"],
+        averages={n[len(prefix):]: v for n, v in arrays.items() if n.startswith(prefix)},
+    )

@@ -1,0 +1,138 @@
+"""The learner of causal language models: the loss is computed at the learned positions only."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedwave.core import ports
+from fedwave.core.errors import Refused
+from fedwave.core.keys import Key
+from fedwave.core.types import Ints
+from fedwave.tasks.adapters import Lora
+from fedwave.tasks.learner import Batch, Learner
+from fedwave.tasks.learners.pretrained import load, peft_layout, whole, with_lora, write_lora, write_whole
+from fedwave.tasks.learners.store import Tokens
+from fedwave.tasks.learners.weights import adopt
+from fedwave.tasks.tokens import join, tokenizer
+
+if TYPE_CHECKING:
+    from fedwave.tasks.causal_lm import CausalLM
+
+# Config entries of families whose output layer is more than a product (Gemma 2, Cohere, Granite): they get full logits.
+_SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+class LanguageLearner(Learner):
+    """Next-token cross-entropy in nats, summed over each row's learned tokens.
+
+    Rows are padded on the right, where a causal model's real tokens never look; so no attention mask is needed.
+    """
+
+    eval_batch = 16
+
+    def __init__(self, task: CausalLM, seed: int, public: int) -> None:
+        from transformers import AutoModelForCausalLM
+
+        folder = ports.model_folder(task.model)
+        tok = tokenizer(folder)
+        train, held = task.tables()
+        rows, held_rows = task.rows(tok, train), task.rows(tok, held)
+        self._task, self._folder, self.spec = task, folder, task.spec()
+        frozen = isinstance(task.adapter, Lora)
+        dtype = getattr(torch, task.dtype) if frozen else torch.float32
+        self.model: nn.Module = load(AutoModelForCausalLM, folder, dtype)
+        self._config: Any = self.model.config
+        self._peft_layout = peft_layout(self.model)
+        prepared = with_lora(self.model, self.spec, Key(seed)) if frozen else whole(self.model)
+        self.leaf_paths, self.base_paths, self.initial = prepared
+        adopt(self.model, self.leaf_paths, self.initial)
+        self._rows_apart = any(value.requires_grad for value in self.model.get_output_embeddings().parameters())  # type: ignore[operator]
+        division = task.division(train, rows.document, seed, public)
+        self.order, self.offsets, self.public_rows = division.order, division.offsets, division.public
+        self.eval_rows = np.arange(len(rows), len(rows) + len(held_rows))
+        self.dropped = len(train) - len(np.unique(rows.document))
+        both = join(rows, held_rows)
+        self._store = Tokens(both.flat, both.offsets, tok.pad)
+        self._first = np.append(both.first_target, 0)
+
+    def lengths(self, rows: Ints) -> Ints:
+        """See :meth:`Learner.lengths`."""
+        return self._store.lengths(rows)
+
+    def batch(self, rows: Ints) -> Batch:
+        """``input_ids [n, T]``, ``place [n, P]`` of the learned tokens in them, ``learned [n, P]`` (0 for filling)."""
+        rows, device = np.asarray(rows), self.device
+        first = self._first[rows]
+        count = np.where(rows >= 0, self._store.lengths(rows) - first, 0)
+        step = np.arange(max(int(count.max()), 1))
+        learned = step < count[:, None]
+        return {
+            "input_ids": self._store.gather(rows, device)["input_ids"],
+            "place": torch.as_tensor(np.where(learned, first[:, None] + step, 0)).to(device),
+            "learned": torch.as_tensor(learned).to(device),
+        }
+
+    def row_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy summed over each row's learned tokens; see :meth:`Learner.row_losses`."""
+        learned, place = batch["learned"], batch["place"]
+        wanted = batch["input_ids"].gather(1, place)
+        before = (place - 1).clamp(min=0)[:, :, None]
+        with self._autocast():
+            logits = self._logits(batch["input_ids"], before, learned)
+        losses = logits.new_zeros(learned.shape, dtype=torch.float32)
+        if logits.dim() == 3:
+            logits = logits[learned]
+        losses = losses.masked_scatter(learned, F.cross_entropy(logits.float(), wanted[learned], reduction="none"))
+        return losses.sum(1), learned.sum(1).float()
+
+    def _logits(self, ids: Tensor, before: Tensor, learned: Tensor) -> Tensor:
+        """Logits at the learned places: ``[all of them, V]``, or ``[n, P, V]`` where rows must stay apart.
+
+        Rows stay apart where the output layer is trained, because an engine may then give each client its own.
+        """
+        if any(getattr(self._config, name, None) is not None for name in _SCALED_LOGITS):
+            full = self.model(input_ids=ids, use_cache=False).logits
+            return full.gather(1, before.expand(-1, -1, full.shape[-1]))
+        backbone = getattr(self.model, self.model.base_model_prefix)  # type: ignore[arg-type]
+        hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state
+        chosen = hidden.gather(1, before.expand(-1, -1, hidden.shape[-1]))
+        output = self.model.get_output_embeddings()  # type: ignore[operator]
+        return output(chosen if self._rows_apart else chosen[learned])
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._task.dtype == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self._task.dtype))
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Refused: the output of a language model has no fixed size."""
+        raise Refused("task causal-lm has no prediction of fixed size, so methods that send or distil logits refuse it")
+
+    def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Refused, as :meth:`predict`."""
+        return self.predict({})
+
+    def export(
+        self, folder: Path, params: dict[str, Tensor], base: list[dict[str, tuple[Tensor, Tensor]]] | None = None
+    ) -> None:
+        """See :meth:`Learner.export`."""
+        task = self._task
+        if not isinstance(task.adapter, Lora):
+            return write_whole(folder, params, self._config, self._folder)
+        write_lora(
+            folder,
+            params,
+            base or [],
+            spec=self.spec,
+            task_type="CAUSAL_LM",
+            targets=task.targets(),
+            model_name=task.model,
+            layout=self._peft_layout,
+        )
