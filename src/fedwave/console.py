@@ -118,12 +118,23 @@ def _bar(quiet: bool) -> Iterator[_Bar]:
         yield _Bar(progress, quiet)
 
 
+@contextlib.contextmanager
+def working(what: str, *, quiet: bool) -> Iterator[None]:
+    """Say what is being done; a spinner on a terminal."""
+    with _bar(quiet) as bar:
+        if bar.progress is None:
+            bar.say(what)
+        else:
+            bar.part(what)
+        yield
+
+
 def fetch(name: str, *, quiet: bool = False) -> Path:
     """Fetch a model with progress; see :func:`fedwave.models.sources.fetch`."""
     from fedwave.models import sources
 
     with _bar(quiet) as bar:
-        return sources.fetch(name, progress=bar.part(f"fetching {name}"))
+        return sources.fetch(name, progress=bar.say)
 
 
 def summary(result: Run) -> dict[str, Any]:

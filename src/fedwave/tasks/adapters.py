@@ -51,7 +51,8 @@ class Lora(Adapter):
     ----------
     rank : r, or a table of ranks by device name.
     alpha : the numerator of the scale.
-    targets : names of the modules to adapt (their last component or a dotted suffix); by default the query and value projections of the model's family.
+    targets : names of the modules to adapt (their last component or a dotted suffix); by default the query and value
+        projections of the model's family.
     """
 
     rank: Annotated[int | dict[str, int], PlainValidator(_rank)] = 8
@@ -74,7 +75,9 @@ class Lora(Adapter):
             return np.full(len(device), self.rank, dtype=np.int64)
         for name in (device_names[index] for index in np.unique(device)):
             if name not in self.rank:
-                raise BadInput(f"adapter.rank has no entry for device {name!r} (it has: {', '.join(sorted(self.rank))})")
+                raise BadInput(
+                    f"adapter.rank has no entry for device {name!r} (it has: {', '.join(sorted(self.rank))})"
+                )
         return np.asarray([self.rank.get(name, 0) for name in device_names], dtype=np.int64)[np.asarray(device)]
 
 

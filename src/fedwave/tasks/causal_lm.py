@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class CausalLM(TextTask):
     Parameters
     ----------
     adapter : ``lora`` or ``full``.
-    dtype : of the frozen weights; with ``"bfloat16"`` the forward pass runs under autocast. Trainable values are always float32.
+    dtype : of the frozen weights; with ``"bfloat16"`` the forward pass runs under autocast. Trainable values are
+        always float32.
     chunk : long texts become several rows of ``max_tokens``; otherwise they are truncated.
     label_field : classes for label-skewed partitions, where the data has that column.
     """
@@ -45,7 +46,9 @@ class CausalLM(TextTask):
 
     def __post_init__(self) -> None:
         if not isinstance(self.adapter, (Lora, Full)):
-            raise Refused(f"task causal-lm has no head to train alone: adapter must be lora or full, got {name_of(self.adapter)!r}")
+            raise Refused(
+                f"task causal-lm has no head of its own: adapter must be lora or full, got {name_of(self.adapter)!r}"
+            )
 
     def form(self, table: Table) -> list[str]:
         """Prompts, or texts where the table has no dialogues; see :meth:`TextTask.form`."""
@@ -61,41 +64,11 @@ class CausalLM(TextTask):
 
     def spec(self) -> Spec:
         """See :meth:`Task.spec`."""
-        arch = ports.architecture(ports.model_config(self.model))
+        arch = self.architecture()
         if arch.kind != "causal-lm":
             raise Refused(f"task causal-lm needs a causal language model; {self.model!r} is an {arch.kind}")
-        width = DTYPE_BITS[self.dtype] // 8
-        parameters = sum(Leaf(tuple(shape)).size for shape in arch.parameters.values())
-        forward = float(ports.forward_flops(arch, self.max_tokens))
-        activations = float(ports.activation_bytes(arch, self.max_tokens, width))
-        common: dict[str, Any] = {
-            "activation_bytes": activations,
-            "inference_bytes": activations / max(arch.layers, 1),
-        }
-        assumptions = ("every row is charged as max_tokens long", "a forward pass holds one layer's activations at a time")
-        if isinstance(self.adapter, Full):
-            return Spec(
-                trainable={name: Leaf(tuple(shape)) for name, shape in arch.parameters.items()},
-                model_parameters=parameters,
-                base_bytes=0,
-                forward_flops=forward,
-                backward_flops=2.0 * forward,
-                assumptions=assumptions,
-                **common,
-            )
-        adapted = self.adapted(arch)
-        return Spec(
-            trainable=adapted.leaves,
-            model_parameters=parameters + sum(leaf.size for leaf in adapted.leaves.values()),
-            base_bytes=parameters * width,
-            forward_flops=forward + adapted.flops(self.max_tokens),
-            backward_flops=forward + 2.0 * adapted.flops(self.max_tokens),
-            bases=adapted.bases,
-            lora_scale=self.adapter.scale,
-            max_rank=self.adapter.max_rank,
-            assumptions=(*assumptions, "backward through frozen weights costs one forward pass (input gradients only)"),
-            **common,
-        )
+        body = {name: Leaf(tuple(shape)) for name, shape in arch.parameters.items()}
+        return self.tuned(arch, body=body, head={}, head_flops=0.0, bytes_per_value=DTYPE_BITS[self.dtype] // 8)
 
     def rows(self, tok: Tokenizer, table: Table) -> TokenRows:
         """The table as token rows."""
@@ -118,7 +91,8 @@ class CausalLM(TextTask):
 
     def samples(self, seed: int, *, public: int = 0) -> Ints:
         """See :meth:`Task.samples`. Where the model is not on this machine, so that nothing can be tokenised, each row
-        of the data counts as one sample: none is left out for its length and none is cut into several."""
+        of the data counts as one sample: none is left out for its length and none is cut into several.
+        """
         train, _ = self.tables()
         try:
             folder = ports.model_folder(self.model, fetch=False)

@@ -1,4 +1,4 @@
-"""The built-in dialogue set: the English topics of the package ``chatterbot-corpus`` (BSD licence), without its repeats.
+"""The built-in dialogues: the English topics of the package ``chatterbot-corpus`` (BSD licence), without its repeats.
 
 The corpus repeats itself (one topic holds over a thousand pairs of ten questions), so a naive split measures memory.
 Pairs equal up to case and punctuation are kept once, and all pairs of one normalised question are held out together.
@@ -18,7 +18,7 @@ EVAL_FRACTION = 1 / 6
 
 @lru_cache(maxsize=1)
 def tables() -> tuple[Table, Table]:
-    """Training and held-out pairs with the columns ``prompt``, ``response``, ``topic``, ``text``, ``label``; the split never changes."""
+    """Training and held-out pairs; the split never changes. Columns: see :func:`pairs`."""
     table = pairs()
     train, held = hold_out([normalised(prompt) for prompt in table.columns["prompt"]], EVAL_FRACTION)
     return table.take(train), table.take(held)

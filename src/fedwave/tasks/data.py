@@ -44,14 +44,18 @@ class Table:
         """Column ``field``. Raises :class:`BadInput` where it is absent, or names the first row that is no text."""
         for row, value in enumerate(self._column(field)):
             if not isinstance(value, str) or not value.strip():
-                raise BadInput(f"{self.source}, {self.places[row]}: {field!r} must be a non-empty string, got {value!r}")
+                raise BadInput(
+                    f"{self.source}, {self.places[row]}: {field!r} must be a non-empty string, got {value!r}"
+                )
         return self.columns[field]
 
     def labels(self, field: str) -> list[str]:
         """Column ``field`` as class names: strings or integers. Raises :class:`BadInput` naming the first bad row."""
         for row, value in enumerate(self._column(field)):
             if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-                raise BadInput(f"{self.source}, {self.places[row]}: {field!r} must be a string or integer, got {value!r}")
+                raise BadInput(
+                    f"{self.source}, {self.places[row]}: {field!r} must be a string or integer, got {value!r}"
+                )
         return [str(value) for value in self.columns[field]]
 
     def _column(self, field: str) -> list[Any]:
@@ -125,7 +129,7 @@ def normalised(text: str) -> str:
 
 
 def read(path: Path) -> Table:
-    """A local file as a :class:`Table`. Raises :class:`BadInput` naming the file, and the line where one is at fault."""
+    """A local file as a :class:`Table`. Raises :class:`BadInput` naming the file and the line at fault."""
     if not path.is_file():
         raise BadInput(f"data file {str(path)!r} does not exist")
     if path.suffix not in _READERS:
@@ -209,7 +213,9 @@ def hub(name: str) -> tuple[Table, Table | None]:
     try:
         splits = datasets.load_dataset(name)
     except Exception as error:
-        raise BadInput(f"data {name!r} cannot be loaded from the hub ({error}); save it as .jsonl and name that file") from error
+        raise BadInput(
+            f"data {name!r} cannot be loaded from the hub ({error}); save it as .jsonl and name that file"
+        ) from error
     if "train" not in splits:
         raise BadInput(f"data {name!r} has no split 'train' (it has: {', '.join(splits)})")
     held = next((splits[part] for part in ("test", "validation") if part in splits), None)

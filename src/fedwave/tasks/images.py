@@ -42,7 +42,8 @@ class ImageClassification(Task):
 
     Parameters
     ----------
-    data : ``"digits"`` (scikit-learn, 8 x 8, 10 classes; 1,437 to train, 360 held out) or an .npz file with arrays ``x [n, ...]`` (integers are bytes: divided by 255) and ``y [n]``.
+    data : ``"digits"`` (scikit-learn, 8 x 8, 10 classes; 1,437 to train, 360 held out) or an .npz file with arrays
+        ``x [n, ...]`` (integers are bytes: divided by 255) and ``y [n]``.
     eval_data : an .npz file of held-out images; by default ``eval_fraction`` of the data, stratified by class.
     eval_samples : most held-out images to use, 0 for all.
     hidden : widths of the hidden layers.
@@ -56,12 +57,16 @@ class ImageClassification(Task):
     eval_fraction: Fraction = 0.2
     eval_samples: Index = 0
     adapter: Annotated[Adapter, part("adapter")] = field(default_factory=Full)
-    partition: Annotated[Partition, part("partition")] = field(default_factory=lambda: Dirichlet(alpha=0.5, clients=100))
+    partition: Annotated[Partition, part("partition")] = field(
+        default_factory=lambda: Dirichlet(alpha=0.5, clients=100)
+    )
     batch_size: Count = 10
 
     def __post_init__(self) -> None:
         if not isinstance(self.adapter, (Full, Head)):
-            raise Refused(f"task images trains a small network from scratch: adapter must be full or head, got {name_of(self.adapter)!r}")
+            raise Refused(
+                f"task images trains a small network: adapter must be full or head, got {name_of(self.adapter)!r}"
+            )
 
     def images(self) -> Images:
         """The data, read once a process."""
@@ -85,7 +90,7 @@ class ImageClassification(Task):
         return leaves
 
     def spec(self) -> Spec:
-        """See :meth:`Task.spec`. Matrix products only: backward costs two forward passes, for ``head`` one of its layer."""
+        """See :meth:`Task.spec`. Backward costs two forward passes, or one of its layer for ``head``."""
         widths, leaves = self.widths(), self.layers()
         head = isinstance(self.adapter, Head)
         products = [2.0 * wide * out for wide, out in zip(widths, widths[1:], strict=False)]
@@ -136,7 +141,7 @@ def load(data: str, eval_data: str | None, fraction: float) -> Images:
 
 
 def stratified(labels: Ints, fraction: float) -> NDArray[np.bool_]:
-    """Mask of ``ceil(fraction n)`` rows with each class's share, largest remainders first; rows by a fixed keyed order."""
+    """Mask of ``ceil(fraction n)`` rows, each class's share (largest remainders first), in a fixed keyed order."""
     classes, index = np.unique(labels, return_inverse=True)
     size = np.bincount(index)
     total = int(np.ceil(fraction * len(labels) - 1e-9))
@@ -174,7 +179,9 @@ def _npz(name: str) -> tuple[NDArray[np.float32], Ints]:
             raise BadInput(f"{path} must hold the arrays x and y, it has: {', '.join(sorted(arrays))}")
     x, y = arrays["x"], arrays["y"]
     if len(x) != len(y) or y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or len(y) == 0 or y.min() < 0:
-        raise BadInput(f"{path}: y must hold one integer class >= 0 for each of the {len(x)} images, got {y.dtype} {y.shape}")
+        raise BadInput(
+            f"{path}: y must hold one integer class >= 0 for each of the {len(x)} images, got {y.dtype} {y.shape}"
+        )
     scale = 255.0 if np.issubdtype(x.dtype, np.integer) else 1.0
     flat = (x.reshape(len(x), -1) / scale).astype(np.float32)
     if not np.isfinite(flat).all():

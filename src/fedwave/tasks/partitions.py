@@ -52,7 +52,9 @@ class Partition(ABC):
 
 def _classes(partition: Partition, labels: Ints | None) -> Ints:
     if labels is None:
-        raise BadInput(f"partition {name_of(partition)} needs labelled rows, and these have no label: use iid or column")
+        raise BadInput(
+            f"partition {name_of(partition)} needs labelled rows, and these have no label: use iid or column"
+        )
     return np.asarray(labels)
 
 

@@ -1,4 +1,4 @@
-"""The task base: a torch-free description that builds a :class:`~fedwave.tasks.learner.Learner` when training starts."""
+"""The task base: a torch-free description that builds a :class:`~fedwave.tasks.learner.Learner` to train."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ class Task(ABC):
     def ranks(self, device_names: tuple[str, ...], device: Ints) -> Ints:
         """LoRA rank of each client, ``[N]``, from its device (an index into ``device_names``); 0 without LoRA."""
         return np.zeros(len(device), dtype=np.int64)
+
+    def prepare(self) -> None:  # noqa: B027 (a hook: most tasks need nothing)
+        """Bring what training needs, and planning does not, to this machine (model weights)."""
 
     @abstractmethod
     def build(self, seed: int, *, public: int = 0, progress: Progress | None = None) -> Learner:

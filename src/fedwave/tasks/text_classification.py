@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
 
 import numpy as np
 
-from fedwave.core import ports
 from fedwave.core.config import Count, part
 from fedwave.core.errors import BadInput, Refused
 from fedwave.core.registry import register
 from fedwave.core.types import Ints, Leaf, Leaves, Spec
-from fedwave.tasks.adapters import Adapter, Full, Lora
+from fedwave.tasks.adapters import Adapter, Head, Lora
 from fedwave.tasks.data import Table
 from fedwave.tasks.partitions import Dirichlet, Partition
 from fedwave.tasks.task import Division, Learner, Progress
-from fedwave.tasks.text import TextTask, class_indices
+from fedwave.tasks.text import POOLER, TextTask, class_indices
+
+HEAD_ONLY = "the encoder runs once on each row and its output is kept on the device: rounds are charged the head only"
 
 
 @register("task", "text-classification")
@@ -26,7 +27,8 @@ class TextClassification(TextTask):
 
     Parameters
     ----------
-    adapter : ``lora`` (in the encoder, and the head), ``head`` (the encoder's output is computed once and kept), or ``full``.
+    adapter : ``lora`` (in the encoder, and the head), ``head`` (the encoder's output is computed once and kept), or
+        ``full``.
     pooling : ``"mean"`` over a row's tokens, or the first token's output, ``"cls"``.
     normalize : scale the pooled vector to unit length (as MiniLM sentence encoders do).
     """
@@ -52,57 +54,24 @@ class TextClassification(TextTask):
 
     def spec(self) -> Spec:
         """See :meth:`Task.spec`."""
-        arch = ports.architecture(ports.model_config(self.model))
+        arch = self.architecture()
         if arch.kind != "encoder":
             raise Refused(f"task text-classification needs a text encoder; {self.model!r} is a {arch.kind} model")
         classes, hidden = len(self.classes(*self.tables())), int(arch.hidden)
         head: Leaves = {"head.weight": Leaf((classes, hidden)), "head.bias": Leaf((classes,))}
-        encoder: Leaves = {
-            name: Leaf(tuple(shape)) for name, shape in arch.parameters.items() if not name.startswith("pooler.")
-        }
-        forward, turn = float(ports.forward_flops(arch, self.max_tokens)), 2.0 * hidden * classes
-        activations = float(ports.activation_bytes(arch, self.max_tokens, 4)) + 4.0 * (hidden + classes)
-        frozen = sum(leaf.size for leaf in encoder.values())
-        parameters = frozen + sum(leaf.size for leaf in head.values())
-        assumptions = ("every row is charged as max_tokens long", "a forward pass holds one layer's activations at a time")
-        costs: dict[str, Any] = {"inference_bytes": activations / max(arch.layers, 1), "output": Leaf((classes,))}
-        if isinstance(self.adapter, Full):
-            return Spec(
-                trainable=encoder | head,
-                model_parameters=parameters,
-                base_bytes=0,
-                forward_flops=forward + turn,
-                backward_flops=2.0 * (forward + turn),
-                activation_bytes=activations,
-                assumptions=assumptions,
-                **costs,
-            )
-        if not isinstance(self.adapter, Lora):
-            return Spec(
-                trainable=head,
-                model_parameters=parameters,
-                base_bytes=4 * frozen,
-                forward_flops=turn,
-                backward_flops=turn,
-                activation_bytes=4.0 * (hidden + classes),
-                assumptions=(
-                    "the encoder runs once on each row and its output is kept on the device: rounds are charged the head only",
-                ),
-                **costs,
-            )
-        adapted = self.adapted(arch)
-        return Spec(
-            trainable=adapted.leaves | head,
-            model_parameters=parameters + sum(leaf.size for leaf in adapted.leaves.values()),
-            base_bytes=4 * frozen,
-            forward_flops=forward + turn + adapted.flops(self.max_tokens),
-            backward_flops=forward + 2.0 * (turn + adapted.flops(self.max_tokens)),
-            activation_bytes=activations,
-            bases=adapted.bases,
-            lora_scale=self.adapter.scale,
-            max_rank=self.adapter.max_rank,
-            assumptions=(*assumptions, "backward through frozen weights costs one forward pass (input gradients only)"),
-            **costs,
+        body = {name: Leaf(tuple(shape)) for name, shape in arch.parameters.items() if not name.startswith(POOLER)}
+        turn = 2.0 * hidden * classes
+        whole = self.tuned(arch, body=body, head=head, head_flops=turn, bytes_per_value=4, output=Leaf((classes,)))
+        if not isinstance(self.adapter, Head):
+            return whole
+        return replace(
+            whole,
+            trainable=head,
+            base_bytes=4 * (whole.model_parameters - sum(leaf.size for leaf in head.values())),
+            forward_flops=turn,
+            backward_flops=turn,
+            activation_bytes=4.0 * (hidden + classes),
+            assumptions=(HEAD_ONLY,),
         )
 
     def division(self, train: Table, classes: list[str], seed: int, public: int) -> Division:

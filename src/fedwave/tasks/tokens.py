@@ -85,7 +85,7 @@ class Tokenizer:
 
     @cached_property
     def _template(self) -> Any:
-        """``render(messages=..., add_generation_prompt=...)`` as ``transformers`` renders it, ``None`` without template."""
+        """``render(messages=..., add_generation_prompt=...)`` as ``transformers`` does, ``None`` without template."""
         file = self._folder / "chat_template.jinja"
         source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
         if isinstance(source, list):  # several named templates
@@ -97,12 +97,16 @@ class Tokenizer:
         def refuse(message: str) -> None:
             raise BadInput(f"the chat template in {str(self._folder)!r} refuses a dialogue of two turns: {message}")
 
-        env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        env = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         env.globals["raise_exception"] = refuse
         env.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", source)  # marks the answer for transformers only
         render = env.from_string(plain).render
-        return lambda **turns: render(bos_token=self._special("bos_token"), eos_token=self._special("eos_token"), **turns)
+        return lambda **turns: render(
+            bos_token=self._special("bos_token"), eos_token=self._special("eos_token"), **turns
+        )
 
 
 @lru_cache(maxsize=2)
@@ -118,7 +122,7 @@ def text_rows(tok: Tokenizer, texts: Sequence[str], *, most: int) -> TokenRows:
 
 
 def language_rows(tok: Tokenizer, texts: Sequence[str], *, most: int, chunk: bool) -> TokenRows:
-    """Rows to predict every token but the first of; long texts are cut into rows of ``most`` tokens or, without ``chunk``, truncated.
+    """Rows to predict every token but the first of; long texts become several rows of ``most`` tokens with ``chunk``.
 
     Rows of a single token are left out: nothing can be predicted.
     """

@@ -15,7 +15,7 @@ from fedwave.tasks.task import Learner, Progress, Task
 
 
 class Regression(NamedTuple):
-    """Features ``x [n, d]``, targets ``y [n]``, ``offsets [N + 1]`` of the clients; public rows follow the last client."""
+    """Features ``x [n, d]``, targets ``y [n]``, clients' ``offsets [N + 1]``; public rows follow the last client."""
 
     x: Floats
     y: Floats
@@ -73,7 +73,9 @@ class Toy(Task):
         rows = np.arange(offsets[-1] + public)
         common = key.fold("optimum").normal(0, self.dimension)[0]
         shift = key.fold("shift").normal(np.arange(self.clients), self.dimension)
-        own = np.concatenate([shift, np.zeros((1, self.dimension))])[np.repeat(np.arange(len(count) + 1), [*count, public])]
+        own = np.concatenate([shift, np.zeros((1, self.dimension))])[
+            np.repeat(np.arange(len(count) + 1), [*count, public])
+        ]
         x = key.fold("features").normal(rows, self.dimension)
         y = np.einsum("nd,nd->n", x, common + self.heterogeneity * own)
         return Regression(x, y + self.noise * key.fold("noise").normal(rows)[:, 0], offsets)

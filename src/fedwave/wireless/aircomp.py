@@ -60,8 +60,8 @@ def optimal_threshold(gains: ArrayLike, power: float, noise_var: float) -> AirSu
 
     ``c_k = min(sqrt(P g_k / eta), 1)``. With ``a_k = sqrt(P g_k)`` sorted upwards and ``x = 1 / sqrt(eta)``, the i
     weakest at full power give ``x_i = sum a_k / (sum a_k^2 + sigma^2)``; the error is convex in x and quadratic between
-    the ``1 / a_k``, so the best of the K candidates is the optimum. Cao, Zhu, Xu & Huang, "Optimized power control for over-the-air computation in fading channels",
-    IEEE TWC 2020, Theorem 1.
+    the ``1 / a_k``, so the best of the K candidates is the optimum. Cao, Zhu, Xu & Huang, "Optimized power control for
+    over-the-air computation in fading channels", IEEE TWC 2020, Theorem 1.
     """
     g = _checked(gains, power, noise_var)
     a = np.sort(np.sqrt(power * g))
@@ -86,8 +86,8 @@ def truncated_inversion_rayleigh(threshold: float, power: float, symbols: int = 
     """Closed forms for ``g ~ Exp(1)``, under an **average** power rule over fading.
 
     Active fraction ``exp(-g_th)``; received power of each active device ``rho = P / (M E1(g_th))`` for ``M`` symbols
-    sent at once; the weakest active device needs ``rho / g_th``, reported over ``P / M``. Zhu, Wang & Huang, "Broadband analog
-    aggregation for low-latency federated edge learning", IEEE TWC 2020, eqs. 13 and 15.
+    sent at once; the weakest active device needs ``rho / g_th``, reported over ``P / M``. Zhu, Wang & Huang, "Broadband
+    analog aggregation for low-latency federated edge learning", IEEE TWC 2020, section III.
 
     Raises
     ------

@@ -17,7 +17,8 @@ class RadioEnergy:
     """Radio power of a client: ``P = intercept + slope x rate`` on the air, constant while connecting and in the tail.
 
     Whole-phone figures: nothing is added for the power amplifier or the baseband. They include what the phone draws
-    with its screen off, so idle power charged over the same seconds is slightly pessimistic. A zero object is a free radio.
+    with its screen off, so idle power charged over the same seconds is slightly pessimistic. The tail is charged whole
+    after a client's last transfer. A zero object is a free radio.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

@@ -43,7 +43,7 @@ def uplink_sinr_db(loss_db: Floats, *, prbs: int, subcarrier_khz: int, budget: L
 def downlink_sinr_db(
     loss_db: Floats, *, prbs: int, subcarrier_khz: int, layers: int, gnb_power_dbm: float, budget: LinkBudget
 ) -> Floats:
-    """``[C]`` SINR per layer, which share the site's power evenly. It is spread over the band: the grant does not matter."""
+    """``[C]`` SINR per layer; the layers share a power that is spread over the band, whatever the grant."""
     density = gnb_power_dbm - 10.0 * np.log10(prbs * layers)
     gain = budget.element_gain_dbi + budget.ue_gain_dbi + budget.array_gain_db
     floor = noise_dbm(prb_hz(subcarrier_khz), budget.ue_noise_figure_db) + budget.downlink_iot_db

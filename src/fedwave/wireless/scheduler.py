@@ -176,7 +176,7 @@ def equal_finish_shares(bits: ArrayLike, snr_full_band: ArrayLike, bandwidth_hz:
     if not send.any():
         return shares, 0.0
     size, gain = bits[send] / bandwidth_hz, snr[send]  # in bit/Hz
-    low = float(np.max(size * np.log(2.0) / gain))  # no share, however large, is faster
+    low = float(np.max(size / np.log2(1.0 + gain)))  # the whole band for one
     equal = 1.0 / len(size)
     high = float(np.max(size / (equal * np.log2(1.0 + gain / equal))))
     for _ in range(200):
@@ -190,7 +190,7 @@ def equal_finish_shares(bits: ArrayLike, snr_full_band: ArrayLike, bandwidth_hz:
 
 
 def _least_shares(efficiency: Floats, snr: Floats) -> Floats:
-    """Smallest ``s`` with ``s log2(1 + snr / s) = efficiency``; needs ``efficiency < snr / ln 2``.
+    """Share ``s`` in (0, 1] with ``s log2(1 + snr / s) = efficiency``; needs ``efficiency <= log2(1 + snr)``.
 
     With ``y = snr / s`` it is ``ln(1 + y) = a y``, a = efficiency ln 2 / snr: Newton from the right of the root of a
     concave function, where it converges without overshoot. ``1 / a^2`` is on the right because ln(1 + y) < sqrt(y).
@@ -199,7 +199,7 @@ def _least_shares(efficiency: Floats, snr: Floats) -> Floats:
     y = 1.0 / a**2
     for _ in range(_STEPS):
         step = (np.log1p(y) - a * y) / (1.0 / (1.0 + y) - a)
-        y = y - step
+        y = np.maximum(y - step, snr)
         if np.all(np.abs(step) <= 1e-15 * y):
             break
     return snr / y

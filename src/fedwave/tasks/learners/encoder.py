@@ -18,7 +18,7 @@ from fedwave.tasks.learner import Learner
 from fedwave.tasks.learners.classes import Base, ClassLearner
 from fedwave.tasks.learners.pretrained import Prepared, load, peft_layout, whole, with_lora, write_lora, write_whole
 from fedwave.tasks.learners.store import Tokens, Vectors
-from fedwave.tasks.learners.weights import adopt, write_weights
+from fedwave.tasks.learners.weights import adopt, linear, write_weights
 from fedwave.tasks.task import Progress
 from fedwave.tasks.text import class_indices
 from fedwave.tasks.tokens import join, text_rows, tokenizer
@@ -72,7 +72,7 @@ def classifier(task: TextClassification, seed: int, public: int, progress: Progr
         encoder.pooler = None  # the pre-training head of BERT and kin; nothing here reads it
     pooled = Pooled(encoder, pooling=task.pooling, normalize=task.normalize).eval().requires_grad_(False)
     head_leaves = {name: torch.zeros(spec.trainable[name].shape) for name in ("head.weight", "head.bias")}
-    head = nn.Linear(spec.trainable["head.weight"].shape[1], len(classes))
+    head = linear(spec.trainable["head.weight"].shape[1], len(classes))
     store: Tokens | Vectors = tokens
     model: nn.Module = head
     layout, config = peft_layout(encoder), encoder.config
@@ -93,7 +93,7 @@ def classifier(task: TextClassification, seed: int, public: int, progress: Progr
         how = {"classes": classes, "pooling": task.pooling, "normalize": task.normalize, "model": task.model}
         (to / "head.json").write_text(json.dumps(how, indent=1) + "\n", encoding="utf-8")
         if isinstance(task.adapter, Lora):
-            names = {"task_type": "FEATURE_EXTRACTION", "targets": task.targets(), "model_name": task.model}
+            names = {"task_type": "FEATURE_EXTRACTION", "targets": task.peft_targets(), "model_name": task.model}
             write_lora(to, body, base, spec=spec, layout=layout, **names)
         elif body:
             write_whole(to, body, config, folder)

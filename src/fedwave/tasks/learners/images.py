@@ -12,7 +12,7 @@ from fedwave.core.keys import Key
 from fedwave.tasks.learner import Learner
 from fedwave.tasks.learners.classes import Base, ClassLearner
 from fedwave.tasks.learners.store import Vectors
-from fedwave.tasks.learners.weights import adopt, uniform, write_weights
+from fedwave.tasks.learners.weights import adopt, linear, uniform, write_weights
 from fedwave.tasks.task import Division
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def image_learner(task: ImageClassification, seed: int, division: Division) -> L
     images, spec, widths = task.images(), task.spec(), task.widths()
     modules: list[nn.Module] = []
     for wide, out in zip(widths, widths[1:], strict=False):
-        modules += [nn.Linear(wide, out), nn.ReLU()]
+        modules += [linear(wide, out), nn.ReLU()]
     model = nn.Sequential(*modules[:-1])
     start: dict[str, Tensor] = {}
     for name, leaf in task.layers().items():

@@ -132,7 +132,7 @@ class LanguageLearner(Learner):
             base or [],
             spec=self.spec,
             task_type="CAUSAL_LM",
-            targets=task.targets(),
+            targets=task.peft_targets(),
             model_name=task.model,
             layout=self._peft_layout,
         )

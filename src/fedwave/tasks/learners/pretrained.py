@@ -102,7 +102,7 @@ def write_lora(
         inference_mode=True,
         r=r,
         lora_alpha=_alpha(spec.lora_scale, r),  # type: ignore[arg-type]
-        target_modules=list(targets),
+        target_modules=targets,
         rank_pattern={re.escape(module): rank for module, rank in own.items()},
         alpha_pattern={re.escape(module): _alpha(spec.lora_scale, rank) for module, rank in own.items()},
         **layout,

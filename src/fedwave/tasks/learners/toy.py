@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedwave.core.types import Floats, Ints, Spec
 from fedwave.tasks.learner import Batch, Learner
 from fedwave.tasks.learners.store import Vectors
-from fedwave.tasks.learners.weights import write_weights
+from fedwave.tasks.learners.weights import adopt, linear, write_weights
 from fedwave.tasks.toy import Regression
 
 
@@ -21,11 +21,10 @@ class ToyLearner(Learner):
     def __init__(self, spec: Spec, data: Regression, optimum: Floats) -> None:
         rows = int(data.offsets[-1])
         self.spec = spec
-        self.model = nn.Linear(data.x.shape[1], 1, bias=False).eval()
+        self.model = linear(data.x.shape[1], 1, bias=False)
         self.leaf_paths, self.base_paths = {"weight": "weight"}, {}
         self.initial = {"weight": torch.zeros(spec.trainable["weight"].shape)}
-        with torch.no_grad():
-            self.model.weight.zero_()
+        adopt(self.model, self.leaf_paths, self.initial)
         self.order, self.offsets = np.arange(rows), data.offsets
         self.public_rows, self.eval_rows = np.arange(rows, len(data.y)), np.arange(rows)
         self._inputs = Vectors(data.x)

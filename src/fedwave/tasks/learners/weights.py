@@ -16,6 +16,13 @@ def uniform(key: Key, name: str, shape: tuple[int, ...], bound: float) -> Tensor
     return (2.0 * torch.rand(shape, generator=generator) - 1.0) * bound
 
 
+def linear(wide: int, out: int, *, bias: bool = True) -> nn.Linear:
+    """Linear layer whose values are yet to be set; unlike ``nn.Linear`` itself it draws no random numbers."""
+    layer = nn.utils.skip_init(nn.Linear, wide, out, bias=bias)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def adopt(model: nn.Module, paths: dict[str, str], values: dict[str, Tensor]) -> None:
     """Freeze ``model`` but for the leaves at ``paths``, which become float32 with the given values."""
     model.eval().requires_grad_(False)
