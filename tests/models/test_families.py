@@ -12,7 +12,7 @@ from fedwave.models.meta import from_meta
 from fedwave.models.rows import Architecture
 from fedwave.models.shapes import FAMILIES, architecture, parameter_count
 
-# Sizes are all different, so that a swapped axis shows; head_dim x heads differs from hidden where the family allows it.
+# All sizes differ, so that a swapped axis shows; head_dim x heads differs from hidden where the family allows it.
 _LLAMA = dict(
     hidden_size=16,
     intermediate_size=24,

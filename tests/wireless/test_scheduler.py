@@ -102,7 +102,8 @@ def test_delivered_bits_equal_queued_bits(case, chosen):
         if active.any():
             blocks = np.where(active, M * weight / weight[active].sum(), 0.0)
             assert blocks.sum() <= M * (1 + 1e-9)
-            sent += (end - begin) * np.array([np.interp(b, np.arange(M + 1), row) for b, row in zip(blocks, rows, strict=True)])
+            grown = [np.interp(b, np.arange(M + 1), row) for b, row in zip(blocks, rows, strict=True)]
+            sent += (end - begin) * np.array(grown)
     np.testing.assert_allclose(sent, bits, rtol=1e-6, atol=1e-6)
 
 

@@ -33,7 +33,7 @@ class Device:
     storage_bytes: Positive | None = None
     training_efficiency: Fraction = 0.2
     memory_share: Fraction = 0.5
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+    __pydantic_config__ = {"extra": "forbid"}
 
     @property
     def usable_memory_bytes(self) -> float:

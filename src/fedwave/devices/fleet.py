@@ -33,7 +33,7 @@ class Fleet:
     initial_charge: Fraction = 1.0
     min_charge: Probability = 0.0
     device: dict[str, Device] = field(default_factory=dict)
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+    __pydantic_config__ = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         if not self.mix:
@@ -67,8 +67,9 @@ class Fleet:
         """``[N]`` whether each client answers this round's call: by chance, and with enough charge."""
         ids = np.arange(len(device))
         answers = key.uniform(ids)[:, 0] < self.availability if self.availability < 1.0 else np.ones(len(ids), bool)
-        full = self._array.battery_j[device]
-        return answers & (np.isinf(full) | (world.battery_j >= self.min_charge * full))
+        full = self._array.battery_j
+        least_j = self.min_charge * np.where(np.isinf(full), 0.0, full)
+        return answers & (world.battery_j >= least_j[device])
 
     def compute(self, cohort: Cohort, work: Work, world: World) -> Compute:
         """Time, energy and memory of a round's work on each client's device.

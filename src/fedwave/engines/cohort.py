@@ -131,7 +131,8 @@ class Session:
         rows = self._rows(cohort, key)
         loss = train(self.method, clients, rows)
         parts, kept = self.method.reply(clients)
-        return clients, loss, parts, kept
+        detached = {name: tree.map(lambda x: x.detach(), leaves) for name, leaves in parts.items()}
+        return clients, loss, detached, tree.map(lambda x: x.detach(), kept)
 
     def _encode(self, parts: Any, residual: tree.Tree, cohort: Cohort, key: Key) -> tuple[Any, tree.Tree, tree.Tree]:
         """What the server decodes, and the residuals if heard and if lost. Ranks apart, since sizes follow from them."""

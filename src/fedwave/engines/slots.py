@@ -117,7 +117,7 @@ class SlotClients:
     def predict(self, rows: Ints) -> Tensor:
         """Outputs ``[K, b, ...]``."""
         self.stack.rows = rows.shape[1]
-        out = self.learner.predict(self.learner.batch(np.ascontiguousarray(rows).reshape(-1)))
+        out = self.learner.predict(self.learner.batch(np.array(rows).reshape(-1)))
         return out.view(*rows.shape, *out.shape[1:])
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:

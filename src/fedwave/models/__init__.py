@@ -1,1 +1,1 @@
-"""Where models come from, and what shape they have: sources, architectures, the catalogue for planning. No torch at import."""
+"""Where models come from, and what shape they have: sources, architectures, the catalogue. No torch at import."""

@@ -1,4 +1,4 @@
-"""The catalogue of foundation-model shapes: enough of each ``config.json`` to plan without the model. Data: catalogue.toml."""
+"""The catalogue of foundation-model shapes: enough of each ``config.json`` to plan with. Data: catalogue.toml."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def canonical(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _entries() -> dict[str, Entry]:
-    table = tomllib.loads(resources.files(__package__).joinpath("catalogue.toml").read_text())
+    table = tomllib.loads(resources.files(__package__).joinpath("catalogue.toml").read_text(encoding="utf-8"))
     sources = table.pop("sources")
     entries = {}
     for name, row in table["models"].items():

@@ -23,6 +23,7 @@ class Decoder:
     experts: Literal["", "mixtral", "qwen", "deepseek"] = ""
 
     def __call__(self, c: Config) -> Architecture:
+        """The architecture that ``c`` describes."""
         heads, hidden = c["num_attention_heads"], c["hidden_size"]
         kv = c.get("num_key_value_heads", default=self.kv or heads)
         dim = c.get("head_dim", default=self.head_dim or hidden // heads)

@@ -204,7 +204,7 @@ _READERS: dict[str, Callable[[Path], Rows]] = {".jsonl": _jsonl, ".json": _json,
 def hub(name: str) -> tuple[Table, Table | None]:
     """Splits ``train`` and, where there is one, ``test`` or ``validation`` of a hub data set."""
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise BadInput(
             f"data {name!r} is no local file, and reading it from the hub needs the package 'datasets': "

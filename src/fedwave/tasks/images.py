@@ -162,7 +162,7 @@ def _digits() -> tuple[NDArray[np.float32], Ints]:
     except ImportError:
         raise BadInput("data 'digits' needs the package 'scikit-learn': install it, or name an .npz file") from None
     x, y = load_digits(return_X_y=True)
-    return (x / 16.0).astype(np.float32), y.astype(np.int64)
+    return (np.asarray(x) / 16.0).astype(np.float32), np.asarray(y).astype(np.int64)
 
 
 def _npz(name: str) -> tuple[NDArray[np.float32], Ints]:

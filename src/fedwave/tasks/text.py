@@ -86,7 +86,8 @@ class TextTask(Task):
             group=lambda table: [normalised(text) for text in self.form(table)],
             most=self.eval_samples,
         )
-        self.form(train), self.form(held)
+        for table in (train, held):
+            self.form(table)
         return train, held
 
     def architecture(self) -> Any:

@@ -83,7 +83,7 @@ class Toy(Task):
     def optimum(self, seed: int) -> Floats:
         """Least-squares solution over all clients' rows, ``[d]`` (of least norm where they do not determine it)."""
         x, y, _ = self.data(seed)
-        return np.linalg.lstsq(x, y, rcond=None)[0]
+        return np.linalg.lstsq(x, y, rcond=None)[0].astype(np.float64)
 
     def build(self, seed: int, *, public: int = 0, progress: Progress | None = None) -> Learner:
         """See :meth:`Task.build`."""

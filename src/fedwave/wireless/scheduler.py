@@ -116,7 +116,9 @@ def min_max_blocks(ready_s: Floats, bits: Floats, rows: Floats) -> tuple[Floats,
         blocks, slope = blocks_for(rows, rate)
         excess = blocks.sum() - available
         low, high = (end, high) if excess > 0.0 else (low, end)
-        if abs(excess) <= _TOLERANCE * available or high - low <= _TOLERANCE * high:
+        if abs(excess) <= _TOLERANCE * available:
+            return blocks, end
+        if high - low <= _TOLERANCE * high:
             break
         step = end + excess / float((rate / (end - ready_s) / slope).sum())
         end = step if low < step < high else 0.5 * (low + high)
@@ -193,10 +195,10 @@ def _least_shares(efficiency: Floats, snr: Floats) -> Floats:
     """Share ``s`` in (0, 1] with ``s log2(1 + snr / s) = efficiency``; needs ``efficiency <= log2(1 + snr)``.
 
     With ``y = snr / s`` it is ``ln(1 + y) = a y``, a = efficiency ln 2 / snr: Newton from the right of the root of a
-    concave function, where it converges without overshoot. ``1 / a^2`` is on the right because ln(1 + y) < sqrt(y).
+    concave function, where it converges without overshoot. The start follows from ln z <= z - 1 at z = a (1 + y) / 2.
     """
     a = efficiency * np.log(2.0) / snr
-    y = 1.0 / a**2
+    y = 1.0 + 2.0 / a * (np.log(2.0 / a) - 1.0)
     for _ in range(_STEPS):
         step = (np.log1p(y) - a * y) / (1.0 / (1.0 + y) - a)
         y = np.maximum(y - step, snr)

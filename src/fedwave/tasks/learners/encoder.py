@@ -37,6 +37,7 @@ class Pooled(nn.Module):
         self.encoder, self.pooling, self.normalize = encoder, pooling, normalize
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """One vector a row."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         if self.pooling == "cls":
             pooled = hidden[:, 0]
@@ -54,6 +55,7 @@ class Classifier(nn.Module):
         self.pooled, self.head = pooled, head
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits ``[n, classes]``."""
         return self.head(self.pooled(input_ids, attention_mask))
 
 

@@ -27,9 +27,8 @@ def image_learner(task: ImageClassification, seed: int, division: Division) -> L
         modules += [linear(wide, out), nn.ReLU()]
     model = nn.Sequential(*modules[:-1])
     start: dict[str, Tensor] = {}
-    for name, leaf in task.layers().items():
-        fan_in = model[int(name.split(".")[0])].in_features
-        start[name] = uniform(Key(seed), name, leaf.shape, float(fan_in) ** -0.5)
+    for number, (name, leaf) in enumerate(task.layers().items()):  # weight and bias of a layer in turn
+        start[name] = uniform(Key(seed), name, leaf.shape, widths[number // 2] ** -0.5)
     model.load_state_dict(start)
     paths = {name: name for name in spec.trainable}
     initial = {name: start[name] for name in paths}

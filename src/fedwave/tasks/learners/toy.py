@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ class ToyLearner(Learner):
 
     def evaluate(self) -> dict[str, float]:
         """Loss on the pooled data and Euclidean ``distance`` of the weight to the optimum."""
-        weight = self.model.weight.detach().double().cpu().reshape(-1)
+        weight = cast(Tensor, self.model.weight).detach().double().cpu().reshape(-1)
         return super().evaluate() | {"distance": float((weight - self._optimum).norm())}
 
     def export(
