@@ -76,7 +76,7 @@ def test_a_catalogue_model_can_be_planned_without_being_had() -> None:
         sources.resolve("llama-3.2-3b")
 
 
-@pytest.mark.parametrize("name", ["no-such-model", "owner/no-such-model", "./no/such/folder"])
+@pytest.mark.parametrize("name", ["no-such-model", "owner/no-such-model", "./no/such/folder", "my jobs/model 1", ""])
 def test_a_model_that_cannot_be_had_names_the_four_ways_in_one_sentence(name: str) -> None:
     for ask in (sources.config, sources.resolve, sources.fetch):
         with pytest.raises(BadInput, match=WAYS) as caught:

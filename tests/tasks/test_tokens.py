@@ -58,7 +58,8 @@ def test_dropped_rows_are_counted_and_samples_agree(llama: Path, dialogues: Path
         "data": str(dialogues),
         "partition": {"name": "iid", "clients": 2},
     }
-    # "<bos>user\nquestion N?<eos>\n<bos>assistant\n": 1 + 5 + 11 + 1 + 1 + 1 + 10 = 30 tokens of prompt, 31 from N = 10.
+    # "<bos>user\nquestion N?<eos>\n<bos>assistant\n":
+    # 1 + 5 + 11 + 1 + 1 + 1 + 10 = 30 tokens of prompt, 31 from N = 10.
     task = config.build("task", table | {"max_tokens": 31})
     learner = task.build(0)
     assert 0 < learner.dropped < 24
@@ -82,5 +83,5 @@ def test_samples_without_the_model_count_rows(dialogues: Path, monkeypatch: pyte
 
 
 def test_folder_without_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="has no tokenizer.json"):
+    with pytest.raises(BadInput, match=r"has no tokenizer\.json"):
         Tokenizer(tmp_path)

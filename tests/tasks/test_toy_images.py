@@ -102,8 +102,8 @@ def test_bad_image_files(tmp_path: Path, arrays: dict[str, np.ndarray], message:
 def test_image_refusals(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="adapter must be full or head, got 'lora'"):
         config.build("task", {"name": "images", "adapter": "lora"})
-    with pytest.raises(BadInput, match="must be 'digits' or an existing .npz file"):
+    with pytest.raises(BadInput, match=r"must be 'digits' or an existing \.npz file"):
         ImageClassification(data="didgits").images()
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(BadInput, match="is not an .npz file"):
+    with pytest.raises(BadInput, match=r"is not an \.npz file"):
         ImageClassification(data=str(tmp_path / "text.npz")).images()

@@ -96,7 +96,7 @@ def test_unknown_names_are_bad_input():
         lambda: channel.shadow_sigma_db("urban", True),
         lambda: channel.breakpoint_m("urban", 3.5, 25, 1.5),
     ):
-        with pytest.raises(BadInput, match="unknown scenario .* UMa"):
+        with pytest.raises(BadInput, match=r"unknown scenario .* UMa"):
             call()
     for call in (lambda: channel.o2i_penetration_db("medium", 3.5), lambda: channel.o2i_sigma_db("medium")):
         with pytest.raises(BadInput, match=r"unknown penetration model 'medium' \(known: high, low\)"):

@@ -142,9 +142,9 @@ def test_outage_does_not_hold_the_round_up():
 def test_radio_energy_is_the_integral_of_power():
     links = links_of(down=lambda start, bits: start + 1.0, up=lambda start, bits: start + 2.0)
     delivery = run_round(work_of(3), compute_of(3, seconds=[1.0, 3.9, 6.0]), links)
-    # set-up 1 s at 5 W; 1 s of reception at 3 W, 1 Mbit at 0.1 uJ; 2 s of sending at 2 W, 4 Mbit at 1 uJ; tail 4 s at 0.1 W
+    # set-up 1 s at 5 W; reception 1 s at 3 W, 1 Mbit at 0.1 uJ; sending 2 s at 2 W, 4 Mbit at 1 uJ; tail 4 s at 0.1 W
     common = 5 * 1 + (3 * 1 + 0.1) + (2 * 2 + 4) + 0.4
-    # connected while computing for less than 4 s: 0.1 W, and a grant of 0.5 s; else asleep after 4 s, and a new set-up
+    # connected while computing for less than 4 s: 0.1 W, and a grant of 0.5 s; else asleep after 4 s, and set up again
     warm = np.array([0.1 * 1.0 + 0.1 * 0.5, 0.1 * 3.9 + 0.1 * 0.5])
     np.testing.assert_allclose(delivery.radio_j, [*(common + warm), common + 0.4 + 5 * 1])
     np.testing.assert_allclose(delivery.uplink_s, [2.5, 2.5, 3.0])

@@ -57,7 +57,7 @@ def test_equal_finish_uses_the_share_of_late_starters():
     # 10 s of work from 0, 1 s of work from 5: work-conserving, so everything is done at 11 (static shares: later)
     finish = EqualFinish().finish(np.array([0.0, 5.0]), np.array([100.0, 10.0]), linear(10, 10))
     assert finish.max() == pytest.approx(11.0)
-    rows = np.concatenate([np.zeros((2, 1)), linear(10, 10)], axis=1)
+    rows = scheduler.usable_rates(linear(10, 10))
     static = scheduler.min_max_blocks(np.array([0.0, 5.0]), np.array([100.0, 10.0]), rows)[1]
     assert 10 / static + 1 / (static - 5) == pytest.approx(1.0)  # constant shares that fill the band
     assert static > 11.0
@@ -91,7 +91,7 @@ def test_bits_are_conserved_and_order_does_not_matter(case, chosen, shuffle):
 def test_delivered_bits_equal_queued_bits(case, chosen):
     """Replay the shares between events: at most M blocks, and exactly the bits of everybody."""
     ready, bits, rates = case
-    rows = np.concatenate([np.zeros((len(bits), 1)), rates], axis=1)
+    rows = scheduler.usable_rates(rates)
     weight = chosen.weights(ready, bits, rows)
     finish = chosen.finish(ready, bits, rates)
     events = np.unique(np.concatenate([ready, finish]))
@@ -115,7 +115,7 @@ def test_equal_finish_is_min_max(case):
     np.testing.assert_allclose(finish, finish.max(), rtol=1e-6)
     assert finish.max() <= RoundRobin().finish(ready, bits, rates).max() * (1 + 1e-6)
     # feasible, and no earlier end is: the least blocks for T add up to the band, unless one is at its own limit
-    rows = np.concatenate([np.zeros((len(bits), 1)), rates], axis=1)
+    rows = scheduler.usable_rates(rates)
     blocks, end = scheduler.min_max_blocks(ready, bits, rows)
     assert blocks.sum() == pytest.approx(M, rel=1e-5)
     assert end == pytest.approx(finish.max(), rel=1e-6)
@@ -125,7 +125,7 @@ def test_equal_finish_is_min_max(case):
 @given(cases())
 def test_equal_finish_ends_by_the_static_optimum(case):
     ready, bits, rates = case
-    rows = np.concatenate([np.zeros((len(bits), 1)), rates], axis=1)
+    rows = scheduler.usable_rates(rates)
     blocks, end = scheduler.min_max_blocks(ready, bits, rows)
     assert blocks.sum() <= M * (1 + 1e-6)
     assert EqualFinish().finish(ready, bits, rates).max() <= end * (1 + 1e-9)
@@ -140,6 +140,14 @@ def test_more_bits_end_no_earlier(case, factor, chosen):
     before, after = chosen.finish(ready, bits, rates), chosen.finish(ready, more, rates)
     assert after[0] >= before[0] * (1 - 1e-6)
     assert after.max() >= before.max() * (1 - 1e-6)
+
+
+def test_usable_rates():
+    # falls after 3 blocks: 3 are used. 1 block carries less than 2 blocks half of the time: 4 of 8
+    rows = scheduler.usable_rates(np.array([[2.0, 8.0, 9.0, 7.0]]))
+    np.testing.assert_allclose(rows, [[0.0, 4.0, 8.0, 9.0, 9.0]])
+    concave = scheduler.usable_rates(np.array([[4.0, 7.0, 9.0, 10.0]]))
+    np.testing.assert_allclose(concave, [[0.0, 4.0, 7.0, 9.0, 10.0]])
 
 
 def test_flat_and_falling_rates():

@@ -62,4 +62,4 @@ def rows(name: str | None = None) -> list[Row]:
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(resources.files(__package__).joinpath("catalogue.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(resources.files("fedwave.devices").joinpath("catalogue.toml").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from fedwave.core import tree
 from fedwave.core.config import Count, Index
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
-from fedwave.core.types import Bools, Cohort, Delivery, Ints, Message, Replies, Schema, Spec, at_rank
+from fedwave.core.types import Bools, Cohort, Delivery, Floats, Ints, Message, Replies, Schema, Spec, at_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,8 +80,9 @@ class Session:
         runs = delivery.trained if self.memory_leaves else delivery.heard
         fold = Fold(self.uplink, len(cohort))
         for group in self._groups(np.flatnonzero(runs), cohort):
-            loss, parts, ranks = self._train(message, store, cohort.take(group), delivery.heard[group], key)
-            fold.add(group, cohort, delivery.coefficient[group, 0], parts, loss, ranks)
+            loss, parts, finite = self._train(message, store, cohort.take(group), delivery.heard[group], key)
+            fold.add(group, cohort, np.where(finite, delivery.coefficient[group, 0], 0.0), parts, loss)
+            fold.dropped += [int(client) for client in cohort.ids[group[~finite & delivery.heard[group]]]]
         return fold.close(cohort)
 
     def reply_bytes(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> bytes:
@@ -101,8 +102,8 @@ class Session:
 
     def _train(
         self, message: Message, store: MemoryStore, cohort: Cohort, heard: Bools, key: Key
-    ) -> tuple[Tensor, dict[str, tree.Tree], Ints]:
-        """Train one group, encode and decode its replies, settle its memory."""
+    ) -> tuple[Tensor, dict[str, tree.Tree], Bools]:
+        """Train one group, encode and decode its replies, settle its memory; says whose replies are finite."""
         import torch
 
         clients, loss, parts, kept = self._reply(message, store, cohort, key)
@@ -114,7 +115,7 @@ class Session:
             for name, value in heard_residual.items():
                 rows[name] = torch.where(was_heard.view(-1, *[1] * (value.dim() - 1)), value, lost_residual[name])
             store.put(cohort.ids[finite], {name: value[torch.as_tensor(finite)] for name, value in rows.items()})
-        return loss, decoded, cohort.rank
+        return loss, decoded, finite
 
     def _reply(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> Any:
         """Local training of one group: (clients, mean losses, raw parts, memory to keep)."""
@@ -209,8 +210,7 @@ class Session:
     def _single(self, params: tree.Tree, optimizer: Any = None) -> SlotClients:
         """One client in slot 0 that holds ``params`` at full rank."""
         self.stack.rows = 1
-        rank = np.array([self.spec.max_rank])
-        clients = self._clients(single(0, rank=rank), Message(shared={}), optimizer, Key(0))
+        clients = self._clients(_server_alone(self.spec.max_rank), Message(shared={}), optimizer, Key(0))
         clients.load(params)
         return clients
 
@@ -227,14 +227,12 @@ class Fold:
         self.order: list[int] = []
         self.dropped: list[int] = []
 
-    def add(self, positions: Ints, cohort: Cohort, coefficient: Any, parts: Any, loss: Tensor, ranks: Ints) -> None:
-        """Take in one group; a reply that is not finite counts as coefficient 0 and is named."""
+    def add(self, positions: Ints, cohort: Cohort, coefficient: Floats, parts: Any, loss: Tensor) -> None:
+        """Take in one group; rows with coefficient 0 leave no trace, whatever is in them."""
         import torch
 
-        finite = _finite(loss, parts)
         self.loss[positions] = loss.detach().double().numpy()
-        self.dropped += [int(cohort.ids[p]) for p in positions[~finite]]
-        weight = np.where(finite, cohort.weight[positions] * coefficient, 0.0)
+        weight = cohort.weight[positions] * coefficient
         counts = np.flatnonzero(weight > 0)
         self.weights[positions[counts]] = weight[counts]
         self.order += [int(p) for p in positions[counts]]
@@ -272,20 +270,19 @@ def memory_leaves(method: Method, up: Chain, spec: Spec) -> dict[str, Any]:
     return leaves
 
 
-def single(client: int, *, rank: Ints, round_: int = 0, steps: int = 1, samples: int = 1) -> Cohort:
-    """A cohort of one."""
+def _server_alone(rank: int) -> Cohort:
+    """A cohort of one that is no client: the server's own use of slot 0."""
     one, zero = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-    return Cohort(
-        round=round_, ids=one * client, weight=np.ones(1), samples=one * samples, steps=one * steps, rows=one,
-        rank=rank, device=zero, last_round=-one, site=zero,
-    )
+    return Cohort(0, zero, np.ones(1), one, one, one, rank * one, zero, -one, zero)
 
 
 def _finite(loss: Tensor, parts: dict[str, tree.Tree]) -> Bools:
+    import torch
+
     ok = loss.isfinite()
     for leaves in parts.values():
         for value in leaves.values():
-            ok = ok & value.flatten(1).isfinite().all(1)
+            ok = ok & torch.linalg.vector_norm(value, torch.inf, tuple(range(1, value.dim()))).isfinite()
     return ok.numpy()
 
 

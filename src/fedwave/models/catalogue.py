@@ -51,7 +51,7 @@ def canonical(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _entries() -> dict[str, Entry]:
-    table = tomllib.loads(resources.files(__package__).joinpath("catalogue.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads(resources.files("fedwave.models").joinpath("catalogue.toml").read_text(encoding="utf-8"))
     sources = table.pop("sources")
     entries = {}
     for name, row in table["models"].items():

@@ -130,7 +130,7 @@ def _convert_gguf(weights: Path, target: Path) -> None:
     with _quiet():
         model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, **extra)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-        model.to(torch.bfloat16).save_pretrained(target, safe_serialization=True)
+        model.bfloat16().save_pretrained(target)
         tokenizer.save_pretrained(target)
 
 

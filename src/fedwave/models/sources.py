@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -150,9 +151,7 @@ def _hub_id(name: str) -> str | None:
     entry = catalogue.lookup(name)
     if entry is not None:
         return entry.hub
-    owner, slash, model = name.partition("/")
-    is_id = bool(owner and slash and model) and "/" not in model and owner[0] not in "./~"
-    return name if is_id else None
+    return name if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, re.ASCII) else None
 
 
 def _hub_has(hub: str) -> bool:
@@ -182,7 +181,7 @@ def _hub_config(hub: str) -> str | None:
 def _snapshot(hub: str, *, local_only: bool, progress: Progress = lambda text: None) -> Path | None:
     """Folder of the hub's files, ``None`` where they are not to be had."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     if not local_only:
         progress(f"downloading {hub} from the Hugging Face hub")
@@ -195,6 +194,6 @@ def _snapshot(hub: str, *, local_only: bool, progress: Progress = lambda text: N
             )
             if _complete(folder):
                 return folder
-    except (LocalEntryNotFoundError, HfHubHTTPError):
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError):
         return None
     return None

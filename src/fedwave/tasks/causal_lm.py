@@ -17,7 +17,7 @@ from fedwave.tasks.data import Table
 from fedwave.tasks.partitions import Column, Partition
 from fedwave.tasks.task import Division, Learner, Progress
 from fedwave.tasks.text import TextTask, class_indices
-from fedwave.tasks.tokens import Tokenizer, TokenRows, dialogue_rows, language_rows, tokenizer
+from fedwave.tasks.tokens import Tokenizer, TokenRows, dialogue_rows, language_rows
 
 
 @register("task", "causal-lm")
@@ -99,7 +99,7 @@ class CausalLM(TextTask):
         except BadInput:
             document = np.arange(len(train))
         else:
-            document = self.rows(tokenizer(folder), train).document
+            document = self.rows(Tokenizer(folder), train).document
         return self.division(train, document, seed, public).samples
 
     def build(self, seed: int, *, public: int = 0, progress: Progress | None = None) -> Learner:

@@ -69,7 +69,7 @@ class ImageClassification(Task):
             )
 
     def images(self) -> Images:
-        """The data, read once a process."""
+        """The data, read now."""
         images = load(self.data, self.eval_data, self.eval_fraction)
         if not 0 < self.eval_samples < len(images.eval_y):
             return images
@@ -125,7 +125,6 @@ class ImageClassification(Task):
         return image_learner(self, seed, self.division(seed, public))
 
 
-@lru_cache(maxsize=4)
 def load(data: str, eval_data: str | None, fraction: float) -> Images:
     """Images of ``data``, and held-out ones: from ``eval_data``, else a fixed stratified ``fraction``."""
     x, y = _digits() if data == "digits" else _npz(data)
@@ -156,6 +155,7 @@ def stratified(labels: Ints, fraction: float) -> NDArray[np.bool_]:
     return held
 
 
+@lru_cache(maxsize=1)
 def _digits() -> tuple[NDArray[np.float32], Ints]:
     try:
         from sklearn.datasets import load_digits

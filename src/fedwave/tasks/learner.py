@@ -63,10 +63,6 @@ class Learner(ABC):
 
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
-    def rows_of(self, client: int) -> Ints:
-        """The rows that ``client`` holds."""
-        return self.order[self.offsets[client] : self.offsets[client + 1]]
-
     def lengths(self, rows: Ints) -> Ints:
         """Tokens of each row (1 where rows have no length), so that an engine may group rows of like length."""
         return np.ones(len(rows), dtype=np.int64)

@@ -6,7 +6,7 @@ import datetime
 import json
 import re
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,12 +107,6 @@ class Tokenizer:
         return lambda **turns: render(
             bos_token=self._special("bos_token"), eos_token=self._special("eos_token"), **turns
         )
-
-
-@lru_cache(maxsize=2)
-def tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of ``folder``, loaded once."""
-    return Tokenizer(folder)
 
 
 def text_rows(tok: Tokenizer, texts: Sequence[str], *, most: int) -> TokenRows:

@@ -1,9 +1,8 @@
 """Who gets how many resource blocks when: fluid sharing of one cell by the clients of a round.
 
 A scheduler sees each client's rate as a function of its grant, ``rates_bps[c, m - 1]`` with ``m`` of ``M`` blocks, and
-returns when each transfer ends. Grants are fractional: between two grants, and below one block, a client alternates in
-time, so rates are interpolated linearly from ``rate(0) = 0``. A larger grant need not be used, so rates count as
-non-decreasing in ``m`` (the power headroom caps the grant).
+returns when each transfer ends. Grants are averages over time and may be fractional: a client alternates between two
+grants, or between one and none (:func:`usable_rates`).
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ class Scheduler(ABC):
         rates = np.asarray(rates_bps, dtype=float)
         index = np.flatnonzero(np.isfinite(ready) & (bits > 0.0) & (rates.max(axis=1) > 0.0))
         if len(index):
-            rows = np.zeros((len(index), rates.shape[1] + 1))
-            np.maximum.accumulate(rates[index], axis=1, out=rows[:, 1:])
+            rows = usable_rates(rates[index])
             weight = self.weights(ready[index], bits[index], rows)
             finish[index] = share_in_proportion(ready[index], bits[index], rows, weight)
         return finish
@@ -71,13 +69,27 @@ class EqualFinish(Scheduler):
     min-max solution of Shi et al., "Joint device scheduling and resource allocation for latency constrained wireless
     federated learning", IEEE TWC 2021. Such a static allocation leaves the share of a late starter idle; here the
     active transfers take it up in proportion, so nobody ends after ``T``, and those that start together end at ``T``
-    (a little earlier where a quantised rate leaves blocks over). It does not know the deadline: past it, all are late
-    together; whom to leave out is for the selection of clients.
+    (a little earlier where a quantised rate leaves blocks over). Constant shares are optimal for concave rates; the
+    steps of the coding tables break that, which costs a few percent against alternating ones at worst. The deadline is
+    not known here: past it all are late together, and whom to leave out is for the selection of clients.
     """
 
     def weights(self, ready_s: Floats, bits: Floats, rows: Floats) -> Floats:
         """Blocks per transfer in the min-max solution."""
         return min_max_blocks(ready_s, bits, rows)[0]
+
+
+def usable_rates(rates_bps: Floats) -> Floats:
+    """Rates ``[C, M + 1]`` of 0 to M blocks on average over time, from the rates ``[C, M]`` of constant grants.
+
+    Blocks need not be used (the power headroom caps the grant), so rates do not fall with the grant; and m blocks on
+    average can be m' > m for part of the time, so the rate per block does not grow with it.
+    """
+    grant = np.arange(1, rates_bps.shape[1] + 1)
+    per_block = np.maximum.accumulate(rates_bps, axis=1) / grant
+    rows = np.zeros((len(rates_bps), len(grant) + 1))
+    rows[:, 1:] = np.maximum.accumulate(per_block[:, ::-1], axis=1)[:, ::-1] * grant
+    return rows
 
 
 def rate_at(rows: Floats, blocks: Floats) -> Floats:
@@ -104,7 +116,12 @@ def min_max_blocks(ready_s: Floats, bits: Floats, rows: Floats) -> tuple[Floats,
     """Constant grants ``[C]`` over ``[ready_k, T]`` that deliver all bits by the smallest ``T``; and that ``T``.
 
     Newton's method on the sum of blocks, safeguarded by bisection: the sum falls with ``T``, jumps included (where a
-    rate does not grow with the grant the smallest ``T`` leaves some blocks free).
+    rate does not grow with the grant the smallest ``T`` leaves some blocks free). One after the other on the whole band
+    is always possible in the same time together, because the rate per block falls with the grant.
+
+    Parameters
+    ----------
+    rows : ``[C, M + 1]`` from :func:`usable_rates`.
     """
     available = rows.shape[1] - 1
     fastest = bits / rows[:, -1]

@@ -21,7 +21,7 @@ from fedwave.tasks.learners.store import Tokens, Vectors
 from fedwave.tasks.learners.weights import adopt, linear, write_weights
 from fedwave.tasks.task import Progress
 from fedwave.tasks.text import class_indices
-from fedwave.tasks.tokens import join, text_rows, tokenizer
+from fedwave.tasks.tokens import Tokenizer, join, text_rows
 
 if TYPE_CHECKING:
     from fedwave.tasks.text_classification import TextClassification
@@ -64,7 +64,7 @@ def classifier(task: TextClassification, seed: int, public: int, progress: Progr
     from transformers import AutoModel
 
     folder, spec = ports.model_folder(task.model), task.spec()
-    tok = tokenizer(folder)
+    tok = Tokenizer(folder)
     train, held = task.tables()
     classes = task.classes(train, held)
     rows = join(*(text_rows(tok, task.form(table), most=task.max_tokens) for table in (train, held)))

@@ -20,7 +20,7 @@ from fedwave.tasks.learner import Batch, Learner
 from fedwave.tasks.learners.pretrained import load, peft_layout, whole, with_lora, write_lora, write_whole
 from fedwave.tasks.learners.store import Tokens
 from fedwave.tasks.learners.weights import adopt
-from fedwave.tasks.tokens import join, tokenizer
+from fedwave.tasks.tokens import Tokenizer, join
 
 if TYPE_CHECKING:
     from fedwave.tasks.causal_lm import CausalLM
@@ -41,7 +41,7 @@ class LanguageLearner(Learner):
         from transformers import AutoModelForCausalLM
 
         folder = ports.model_folder(task.model)
-        tok = tokenizer(folder)
+        tok = Tokenizer(folder)
         train, held = task.tables()
         rows, held_rows = task.rows(tok, train), task.rows(tok, held)
         self._task, self._folder, self.spec = task, folder, task.spec()
