@@ -69,6 +69,7 @@ class Simulation:
         cls, experiment: Experiment, out: str | Path | None = None, progress: Callable[[int, int], None] | None = None
     ) -> Simulation:
         """Build ``experiment`` and, with ``out``, begin its run folder."""
+        experiment.task.prepare()
         setting = experiment.setting()
         folder = RunFolder(out).create(experiment.to_toml(), environment()) if out is not None else None
         session = build_session(experiment, setting, progress)
@@ -84,6 +85,7 @@ class Simulation:
         """Go on with the run in folder ``out`` from its newest whole checkpoint. Raises :class:`BadInput`."""
         folder = RunFolder(out).open()
         experiment = Experiment.load(folder.experiment)
+        experiment.task.prepare()
         setting = experiment.setting()
         session = build_session(experiment, setting, progress)
         found = folder.latest()

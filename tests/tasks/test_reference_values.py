@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedwave.core import config, ports
+from fedwave.core import config
+from fedwave.models import sources
 from fedwave.core.errors import BadInput
 
 pytestmark = pytest.mark.slow
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 def need_model(name: str) -> None:
     try:
-        ports.model_folder(name, fetch=False)
+        sources.resolve(name, fetch=False)
     except BadInput:
         pytest.skip(f"model {name} is not on this machine: fedwave models get {name}")
 

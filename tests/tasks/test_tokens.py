@@ -69,12 +69,12 @@ def test_dropped_rows_are_counted_and_samples_agree(llama: Path, dialogues: Path
 
 
 def test_samples_without_the_model_count_rows(dialogues: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedwave.core import ports
+    from fedwave.models import sources
 
     def absent(name: str, *, fetch: bool = True) -> Path:
         raise BadInput(f"model {name!r} is not here")
 
-    monkeypatch.setattr(ports, "model_folder", absent)
+    monkeypatch.setattr(sources, "resolve", absent)
     table = {"name": "causal-lm", "data": str(dialogues), "partition": {"name": "iid", "clients": 2}}
     task = config.build("task", table | {"eval_fraction": 0.25})
     assert task.samples(0).sum() == 18

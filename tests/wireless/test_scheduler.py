@@ -92,7 +92,7 @@ def test_delivered_bits_equal_queued_bits(case, chosen):
     """Replay the shares between events: at most M blocks, and exactly the bits of everybody."""
     ready, bits, rates = case
     rows = scheduler.usable_rates(rates)
-    weight = chosen.weights(ready, bits, rows)
+    weight = chosen.weights(ready, bits, rows, np.inf)
     finish = chosen.finish(ready, bits, rates)
     events = np.unique(np.concatenate([ready, finish]))
     sent = np.zeros(len(bits))
@@ -190,3 +190,23 @@ def test_equal_finish_shares(devices):
 def test_registered():
     assert isinstance(build("scheduler", "round_robin"), RoundRobin)
     assert isinstance(build("scheduler", {"name": "equal_finish"}), EqualFinish)
+
+
+def test_equal_finish_keeps_as_many_as_can_meet_the_deadline() -> None:
+    """Rates of 10 bit/s a block, 10 blocks, deadline 1 s: needs are 2, 3, 4 and 20 blocks.
+
+    Together they would end at 2.9 s. By the deadline 2 + 3 + 4 = 9 of 10 blocks suffice for three, which then end
+    together at 90 bits / 100 bit/s = 0.9 s; the fourth has the band from there: 0.9 + 200 / 100 = 2.9 s.
+    """
+    rates = np.tile(10.0 * np.arange(1, 11), (4, 1))
+    bits = np.array([20.0, 30.0, 40.0, 200.0])
+    free = EqualFinish().finish(np.zeros(4), bits, rates)
+    np.testing.assert_allclose(free, 2.9, rtol=1e-6)
+    held = EqualFinish().finish(np.zeros(4), bits, rates, until_s=1.0)
+    np.testing.assert_allclose(held, [0.9, 0.9, 0.9, 2.9], rtol=1e-5)
+
+
+def test_equal_finish_with_a_hopeless_deadline_still_ends() -> None:
+    rates = np.tile(10.0 * np.arange(1, 11), (2, 1))
+    finish = EqualFinish().finish(np.zeros(2), np.array([500.0, 300.0]), rates, until_s=1.0)
+    np.testing.assert_allclose(finish.max(), 8.0, rtol=1e-5)

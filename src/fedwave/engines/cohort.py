@@ -69,6 +69,7 @@ class Session:
         self.uplink = method.uplink(self.spec)
         self.memory_leaves = memory_leaves(method, up, self.spec)
         self._base_applied = 0
+        self._masters: dict[str, Tensor] = {}
 
     # ---- one round -------------------------------------------------------------------------------------------------
 
@@ -170,15 +171,26 @@ class Session:
     # ---- the server's own use of the model -------------------------------------------------------------------------
 
     def apply_base(self, changes: list[dict[str, tuple[Tensor, Tensor]]]) -> None:
-        """Add the base changes that the resident model does not have yet: ``W += lora_scale * B A``."""
+        """Add the base changes that the resident model does not have yet: ``W += lora_scale * B A``.
+
+        Half-precision weights keep a float32 master from their first change on, or small changes would be rounded away.
+        """
         import torch
 
         with torch.no_grad():
             for change in changes[self._base_applied :]:
                 for module, (a, b) in change.items():
-                    weight = self.learner.model.get_parameter(self.learner.base_paths[module])
+                    path = self.learner.base_paths[module]
+                    weight = self.learner.model.get_parameter(path)
                     delta = self.spec.lora_scale * (b @ a)
-                    weight.add_((delta if weight.shape == delta.shape else delta.T).to(weight))
+                    owner = self.learner.model.get_submodule(path.rpartition(".")[0])
+                    master = weight
+                    if weight.dtype != torch.float32:
+                        master = self._masters.setdefault(module, weight.float())
+                    # GPT-2's Conv1D stores its weight as [d_in, d_out].
+                    master.add_(delta.T if type(owner).__name__ == "Conv1D" else delta)
+                    if master is not weight:
+                        weight.copy_(master)
         self._base_applied = max(self._base_applied, len(changes))
 
     def evaluate(self, params: tree.Tree, base: list[Any]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from fedwave.core import ports
+from fedwave.models import sources
 from fedwave.core.config import Count, part
 from fedwave.core.errors import BadInput, Refused
 from fedwave.core.registry import name_of, register
@@ -95,7 +95,7 @@ class CausalLM(TextTask):
         """
         train, _ = self.tables()
         try:
-            folder = ports.model_folder(self.model, fetch=False)
+            folder = sources.resolve(self.model, fetch=False)
         except BadInput:
             document = np.arange(len(train))
         else:

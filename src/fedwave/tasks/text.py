@@ -8,12 +8,11 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from fedwave.core import ports
+from fedwave.models import shapes, sources
 from fedwave.core.config import Count, Fraction, Index, part
 from fedwave.core.types import Ints, Leaf, Leaves, Spec
-from fedwave.tasks import data as sources
 from fedwave.tasks.adapters import Adapter, Lora
-from fedwave.tasks.data import Table, normalised
+from fedwave.tasks.data import Table, normalised, split
 from fedwave.tasks.partitions import IID, Partition
 from fedwave.tasks.task import Division, Task, divide
 
@@ -75,11 +74,11 @@ class TextTask(Task):
 
     def prepare(self) -> None:
         """See :meth:`Task.prepare`. A run calls it before :meth:`samples`, which depends on the tokenizer."""
-        ports.model_folder(self.model)
+        sources.resolve(self.model)
 
     def tables(self) -> tuple[Table, Table]:
         """Training and held-out rows, their fields checked."""
-        train, held = sources.split(
+        train, held = split(
             self.data,
             self.eval_data,
             fraction=self.eval_fraction,
@@ -92,16 +91,15 @@ class TextTask(Task):
 
     def architecture(self) -> Any:
         """Shapes of the model, from its config alone."""
-        return ports.architecture(ports.model_config(self.model))
+        return shapes.architecture(sources.config(self.model))
 
     def adapted(self, arch: Any) -> Adapted:
         """LoRA leaves that the adapter puts into the model; raises :class:`BadInput` for unknown targets."""
         chosen = self.adapter.targets if isinstance(self.adapter, Lora) else None
-        targets = chosen or ports.default_targets(ports.model_config(self.model))
-        shapes = ports.lora_leaves(arch, targets, self.adapter.max_rank)
+        targets = chosen or shapes.default_targets(sources.config(self.model))
         leaves = {
             name: Leaf(tuple(shape), rank_axis=axis)
-            for name, (shape, axis) in shapes.items()
+            for name, (shape, axis) in shapes.lora_leaves(arch, targets, self.adapter.max_rank).items()
             if not name.startswith(POOLER)
         }
         modules = [name.removesuffix(".lora_A.weight") for name in leaves if name.endswith(".lora_A.weight")]
@@ -123,8 +121,8 @@ class TextTask(Task):
         section 2.1, counts both input and weight gradients).
         """
         tokens = self.max_tokens
-        forward = float(ports.forward_flops(arch, tokens))
-        activations = float(ports.activation_bytes(arch, tokens, bytes_per_value)) + 4.0 * _size(head)
+        forward = float(shapes.forward_flops(arch, tokens))
+        activations = float(shapes.activation_bytes(arch, tokens, bytes_per_value)) + 4.0 * _size(head)
         lora = self.adapted(arch) if isinstance(self.adapter, Lora) else None
         trained = (body if lora is None else lora.leaves) | head
         beside = head_flops + (0.0 if lora is None else 2.0 * tokens * _size(lora.leaves))

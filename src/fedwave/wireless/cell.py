@@ -184,9 +184,10 @@ class Cell(Network):
     ) -> Delivery:
         """See :meth:`Network.deliver`; ``sinr_db`` is the uplink's with all resource blocks granted."""
         down, up, up_db = self.rates(self.coupling(world, cohort, static_key).loss_db)
+        until_s = np.inf if deadline_s is None else deadline_s
         links = Links(
             down=lambda start_s, bits: self.scheduler.finish(start_s, bits, down),
-            up=lambda start_s, bits: self.uplink.finish(start_s, bits, up, self.scheduler),
+            up=lambda start_s, bits: self.uplink.finish(start_s, bits, up, self.scheduler, until_s),
             connection=Connection(self.budget.setup_s, self.budget.grant_s, self.budget.inactivity_s),
             energy=self.energy,
             sinr_db=up_db[:, -1],

@@ -15,20 +15,21 @@ from numpy.typing import ArrayLike
 
 from fedwave.core.errors import BadInput
 from fedwave.core.registry import register
-from fedwave.core.types import Floats
+from fedwave.core.types import Floats, Ints
 
 _TOLERANCE = 1e-9  # relative, on time and on shares
 _STEPS = 60
+_WAITING = 1e-6  # blocks claimed by a transfer that cannot be in time while others can
 
 
 class Scheduler(ABC):
     """How the resource blocks of one cell are shared."""
 
     @abstractmethod
-    def weights(self, ready_s: Floats, bits: Floats, rows: Floats) -> Floats:
+    def weights(self, ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Floats:
         """Relative claim ``[C]`` of each active transfer; ``rows [C, M + 1]`` are the rates of 0 to M blocks."""
 
-    def finish(self, ready_s: Floats, bits: Floats, rates_bps: Floats) -> Floats:
+    def finish(self, ready_s: Floats, bits: Floats, rates_bps: Floats, until_s: float = np.inf) -> Floats:
         """When each transfer ends, ``[C]`` seconds.
 
         Active transfers share all blocks in proportion to their weights; shares change when one starts or ends.
@@ -38,6 +39,7 @@ class Scheduler(ABC):
         ready_s : when it can start; infinite or NaN where it never does (its end is infinite).
         bits : size, >= 0 (0 ends when it starts).
         rates_bps : ``[C, M]``. A transfer whose rate is 0 with all blocks never ends and takes nothing from the others.
+        until_s : the deadline, which a scheduler may take into account; transfers go on past it.
         """
         ready, bits = np.asarray(ready_s, dtype=float), np.asarray(bits, dtype=float)
         finish = np.where(np.isfinite(ready) & (bits <= 0.0), ready, np.inf)
@@ -45,7 +47,7 @@ class Scheduler(ABC):
         index = np.flatnonzero(np.isfinite(ready) & (bits > 0.0) & (rates.max(axis=1) > 0.0))
         if len(index):
             rows = usable_rates(rates[index])
-            weight = self.weights(ready[index], bits[index], rows)
+            weight = self.weights(ready[index], bits[index], rows, until_s)
             finish[index] = share_in_proportion(ready[index], bits[index], rows, weight)
         return finish
 
@@ -55,7 +57,7 @@ class Scheduler(ABC):
 class RoundRobin(Scheduler):
     """Equal resource blocks for every active transfer at every instant (processor sharing)."""
 
-    def weights(self, ready_s: Floats, bits: Floats, rows: Floats) -> Floats:
+    def weights(self, ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Floats:
         """One each."""
         return np.ones(len(bits))
 
@@ -70,13 +72,30 @@ class EqualFinish(Scheduler):
     federated learning", IEEE TWC 2021. Such a static allocation leaves the share of a late starter idle; here the
     active transfers take it up in proportion, so nobody ends after ``T``, and those that start together end at ``T``
     (a little earlier where a quantised rate leaves blocks over). Constant shares are optimal for concave rates; the
-    steps of the coding tables break that, which costs a few percent against alternating ones at worst. The deadline is
-    not known here: past it all are late together, and whom to leave out is for the selection of clients.
+    steps of the coding tables break that, which costs a few percent against alternating ones at worst. Where that
+    ``T`` lies past the deadline, as many transfers as can be in time are kept, those that need the fewest blocks first,
+    and the others wait for what is left: otherwise all would be late together.
     """
 
-    def weights(self, ready_s: Floats, bits: Floats, rows: Floats) -> Floats:
-        """Blocks per transfer in the min-max solution."""
-        return min_max_blocks(ready_s, bits, rows)[0]
+    def weights(self, ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Floats:
+        """Blocks per transfer in the min-max solution of those that can be in time."""
+        blocks, end_s = min_max_blocks(ready_s, bits, rows)
+        if end_s <= until_s:
+            return blocks
+        weight = np.full(len(bits), _WAITING)
+        kept = in_time(ready_s, bits, rows, until_s)
+        if len(kept):
+            weight[kept] = min_max_blocks(ready_s[kept], bits[kept], rows[kept])[0]
+        return weight
+
+
+def in_time(ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Ints:
+    """The most transfers that constant grants over ``[ready_k, until_s]`` can finish: positions, by blocks needed."""
+    left_s = until_s - ready_s
+    possible = np.flatnonzero((left_s > 0.0) & (bits <= rows[:, -1] * np.maximum(left_s, 0.0)))
+    blocks = blocks_for(rows[possible], bits[possible] / left_s[possible])[0]
+    order = np.argsort(blocks, kind="stable")
+    return possible[order[np.cumsum(blocks[order]) <= rows.shape[1] - 1]]
 
 
 def usable_rates(rates_bps: Floats) -> Floats:

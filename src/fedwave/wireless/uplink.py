@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedwave.core.registry import register
 from fedwave.core.types import Floats
 from fedwave.wireless.scheduler import Scheduler
@@ -14,7 +16,9 @@ class Uplink(ABC):
     """Base of uplink modes."""
 
     @abstractmethod
-    def finish(self, start_s: Floats, bits: Floats, rates_bps: Floats, scheduler: Scheduler) -> Floats:
+    def finish(
+        self, start_s: Floats, bits: Floats, rates_bps: Floats, scheduler: Scheduler, until_s: float = np.inf
+    ) -> Floats:
         """When each client's update is in, ``[C]`` seconds; arguments as in :meth:`Scheduler.finish`."""
 
 
@@ -23,6 +27,8 @@ class Uplink(ABC):
 class Digital(Uplink):
     """Coded bits on resource blocks of each client's own, shared out by the scheduler."""
 
-    def finish(self, start_s: Floats, bits: Floats, rates_bps: Floats, scheduler: Scheduler) -> Floats:
+    def finish(
+        self, start_s: Floats, bits: Floats, rates_bps: Floats, scheduler: Scheduler, until_s: float = np.inf
+    ) -> Floats:
         """The scheduler's finish times."""
-        return scheduler.finish(start_s, bits, rates_bps)
+        return scheduler.finish(start_s, bits, rates_bps, until_s)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedwave.core import ports
+from fedwave.models import sources
 from fedwave.core.keys import Key
 from fedwave.tasks.adapters import Full, Lora
 from fedwave.tasks.learner import Learner
@@ -63,7 +63,7 @@ def classifier(task: TextClassification, seed: int, public: int, progress: Progr
     """Learner of ``task``; with the ``head`` adapter the encoder runs over all rows now and is then let go."""
     from transformers import AutoModel
 
-    folder, spec = ports.model_folder(task.model), task.spec()
+    folder, spec = sources.resolve(task.model), task.spec()
     tok = Tokenizer(folder)
     train, held = task.tables()
     classes = task.classes(train, held)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedwave.core import ports
+from fedwave.models import sources
 from fedwave.core.errors import Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Ints
@@ -40,7 +40,7 @@ class LanguageLearner(Learner):
     def __init__(self, task: CausalLM, seed: int, public: int) -> None:
         from transformers import AutoModelForCausalLM
 
-        folder = ports.model_folder(task.model)
+        folder = sources.resolve(task.model)
         tok = Tokenizer(folder)
         train, held = task.tables()
         rows, held_rows = task.rows(tok, train), task.rows(tok, held)
