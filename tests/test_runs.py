@@ -163,7 +163,9 @@ payload = reply((folder / "job.toml").read_text(), (folder / "message").read_byt
 def test_a_client_needs_nothing_but_bytes(method, tmp_path):
     """A spawned process with job, message, memory, id, round and data file returns the in-process payload, byte for byte."""
     data = tmp_path / "rows.csv"
-    data.write_text("text,label\n" + "\n".join(f"cell {i} is {'up' if i % 2 else 'down'},c{i % 2}" for i in range(40)) + "\n")
+    data.write_text(
+        "text,label\n" + "\n".join(f"cell {i} is {'up' if i % 2 else 'down'},c{i % 2}" for i in range(40)) + "\n"
+    )
     settings = {
         "fedkseed": {"pool": 32, "local_optimizer": {"name": "sgd", "lr": 0.01}},
         "scaffold": {"local_optimizer": {"name": "sgd", "lr": 0.02}},
@@ -189,7 +191,9 @@ def test_a_client_needs_nothing_but_bytes(method, tmp_path):
     for _ in range(2):  # two rounds, so that message, base and memory are not the initial ones
         _, world, state = next(rounds)
     turn = prepare(setting, world)
-    client = next((int(i) for i in turn.cohort.ids if session.memory_leaves and store.get([i])[1][0]), int(turn.cohort.ids[0]))
+    client = next(
+        (int(i) for i in turn.cohort.ids if session.memory_leaves and store.get([i])[1][0]), int(turn.cohort.ids[0])
+    )
     message = message_to_bytes(setting.method.broadcast(setting.spec, state, turn.cohort))
     rows, known = store.get([client])
     memory = tree_to_bytes({name: value[0] for name, value in rows.items()}) if known[0] else b""
@@ -210,7 +214,9 @@ def test_messages_survive_serialisation():
     from fedwave.core.types import Message
 
     a, b = torch.randn(2, 3), torch.randn(4, 2)
-    message = Message(shared={"params": {"x.y": a}, "seed": {"seed": torch.tensor([7])}}, base=[{"m.n": (a, b)}, {"m.n": (b, a)}])
+    message = Message(
+        shared={"params": {"x.y": a}, "seed": {"seed": torch.tensor([7])}}, base=[{"m.n": (a, b)}, {"m.n": (b, a)}]
+    )
     back = message_from_bytes(message_to_bytes(message))
     assert torch.equal(back.shared["params"]["x.y"], a)
     assert back.shared["seed"]["seed"].item() == 7

@@ -38,7 +38,7 @@ _HOMES = {
     "run": "simulation",
     "stream": "simulation",
 }
-__all__ = [  # noqa: RUF022
+__all__ = [
     "BadInput", "Experiment", "FedwaveError", "Infeasible", "Key", "Method", "Network", "Plan", "Refused", "RoundRecord",
     "Run", "Task", "Transform", "plan", "register", "resume", "run", "stream",
 ]  # fmt: skip

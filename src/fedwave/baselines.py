@@ -31,5 +31,7 @@ def alone(experiment: Experiment, *, clients: int, steps: int) -> list[dict[str,
     turn = prepare(setting, setting.world())
     session.run(Message(shared={}), store, turn.cohort, turn.delivery, turn.key)
     rows, known = store.get(turn.cohort.ids)
-    models = [{name.removeprefix("method/"): value[k] for name, value in rows.items()} for k in range(len(known)) if known[k]]
+    models = [
+        {name.removeprefix("method/"): value[k] for name, value in rows.items()} for k in range(len(known)) if known[k]
+    ]
     return [session.evaluate(model, []) for model in models]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +17,9 @@ from fedwave.core.errors import BadInput, FedwaveError
 
 app = typer.Typer(
     help="Federated learning of foundation models over simulated wireless networks.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )
-models = typer.Typer(help="Models of this machine.", no_args_is_help=True)
+models = typer.Typer(help="Models of this machine.")
 app.add_typer(models, name="models")
 
 Job = Annotated[Path | None, typer.Argument(metavar="JOB.toml", show_default=False)]
@@ -27,10 +30,14 @@ Out = Annotated[Path | None, typer.Option(help="Run folder to write.", show_defa
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -67,7 +74,7 @@ def run(
     result = console.play(make, quiet=quiet or as_json)
     if as_json:
         _print_json(console.summary(result))
-    elif not quiet:
+    else:
         console.finish(result)
 
 
@@ -92,7 +99,7 @@ def plan(job: Job = None, overrides: Overrides = None, as_json: AsJson = False) 
 
 @app.command("list")
 def list_(kind: Annotated[str, typer.Argument(metavar="KIND")] = "methods", as_json: AsJson = False) -> None:
-    """List methods, tasks, adapters, partitions, transforms, networks, schedulers, optimizers, models or devices."""
+    """List methods, tasks, models, devices, networks, channels, schedulers, transforms, and other parts of a job."""
     from fedwave import console
     from fedwave.listing import rows
 
@@ -104,7 +111,7 @@ def list_(kind: Annotated[str, typer.Argument(metavar="KIND")] = "methods", as_j
 
 
 @models.command("get")
-def models_get(name: str, quiet: Quiet = False) -> None:
+def models_get(name: Annotated[str, typer.Argument(metavar="NAME")], quiet: Quiet = False) -> None:
     """Fetch a model, convert it once, and keep it in the cache."""
     from fedwave import console
 
@@ -113,21 +120,59 @@ def models_get(name: str, quiet: Quiet = False) -> None:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False, default=str))
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with NaN and infinities as null: JSON has none."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _note(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A Python warning as the user shall see it."""
+    print(f"fedwave: note: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+_UsageError: Any = typer.BadParameter.__base__  # typer brings its own copy of click since 0.21, so it is not imported
+
+
+def _usage(error: Any) -> str:
+    text = " ".join(error.format_message().split()).rstrip(".")
+    command = error.ctx.command_path if error.ctx else "fedwave"
+    return f"{text[:1].lower()}{text[1:]} (see {command} --help)"
+
+
+def _invoke() -> int:
+    """Run the command; the exit code. Errors become one sentence on stderr."""
+    try:
+        code = app(prog_name="fedwave", standalone_mode=False)
+        sys.stdout.flush()
+        return code or 0
+    except _UsageError as error:
+        sentence, code = _usage(error), 2
+    except FedwaveError as error:
+        sentence, code = str(error), error.exit_code
+    except MemoryError as error:
+        sentence, code = f"this machine has too little memory for this job: {error}".rstrip(": "), 2
+    except (KeyboardInterrupt, typer.Abort):
+        sentence, code = "interrupted", 130
+    except BrokenPipeError:  # the reader has gone; nothing more may be written, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    print(f"fedwave: {' '.join(sentence.split())}", file=sys.stderr)
+    return code
 
 
 def main() -> None:
-    """Entry point: errors become one sentence on stderr and their exit code."""
-    try:
-        app()
-    except FedwaveError as error:
-        print(f"fedwave: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("fedwave: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+    """Entry point: exits with 0, 2 (bad input), 3 (infeasible) or 130 (interrupted)."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _note
+        code = _invoke()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

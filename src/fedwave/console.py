@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedwave.results.format import data, duration, si
+from fedwave.results.format import MISSING, data, duration, si
 from fedwave.results.table import COLUMNS, cells, rounds_table
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
     """Build a simulation and play it with a progress bar and a line per round; a stop saves and raises."""
     with _bar(quiet) as bar, stopping() as stop:
         simulation = make(bar.part("preparing"))
-        bar.say(f"{'before':>6}  {_metrics(simulation.initial)}" if simulation.world.round == 0 else "resumed")
-        bar.rounds(simulation.setting.rounds, simulation.world.round)
+        bar.rounds(simulation.setting.rounds, simulation.world.round, simulation.initial)
         for record in simulation.stream():
             bar.round_done(record.to_dict())
             if stop() and not simulation.finished:
@@ -76,17 +75,21 @@ class _Bar:
         self.task = task
         return update
 
-    def rounds(self, total: int, done: int) -> None:
-        """Preparation is over; rounds begin."""
+    def rounds(self, total: int, done: int, initial: dict[str, float]) -> None:
+        """Preparation is over; rounds begin (or go on)."""
         if self.progress is not None:
             if self.task is not None:
                 self.progress.remove_task(self.task)
             self.task = self.progress.add_task("rounds", total=total, completed=done)
-        self.say("  ".join(f"{name:>{_width(name)}}" for name in COLUMNS))
+        for line in _HEADER:
+            self.say(_line(line))
+        loss = f"{initial['loss']:.3f}" if "loss" in initial else MISSING
+        start = ("start", "0 s", loss) if done == 0 else (f"resumed after round {done - 1}",)
+        self.say(_line((*start, *[""] * (len(COLUMNS) - len(start)))))
 
     def round_done(self, record: dict[str, Any]) -> None:
         """A line for the round."""
-        self.say("  ".join(f"{text:>{_width(name)}}" for name, text in zip(COLUMNS, cells(record), strict=True)))
+        self.say(_line(cells(record)))
         if self.progress is not None:
             self.progress.advance(self.task)
 
@@ -100,8 +103,15 @@ class _Bar:
             print(text, flush=True)
 
 
-def _width(column: str) -> int:
-    return {"round": 6, "simulated time": 14, "held-out loss": 13, "delivered": 9, "lost to": 1}.get(column, 9)
+# The header's lines, single words at the bottom; and widths that hold what `results.format` writes.
+_HEADER = tuple(zip(*(name.rpartition("\n")[::2] for name in COLUMNS), strict=True))
+_WIDTHS = (5, 11, 8, 7, 7, 7, 9)
+
+
+def _line(texts: Sequence[str]) -> str:
+    """One row: numbers to the right, the last column to the left and as long as it is."""
+    *numbers, last = texts
+    return "  ".join([*(f"{text:>{width}}" for text, width in zip(numbers, _WIDTHS, strict=True)), last]).rstrip()
 
 
 @contextlib.contextmanager
@@ -192,23 +202,35 @@ def show_rounds(result: Run) -> None:
 
 
 def show_rows(table: Sequence[dict[str, Any]]) -> None:
-    """Rows of plain values as a table, headed by their keys."""
+    """Rows of plain values as a table, headed by their keys; nested tables are left to JSON."""
+    names = [name for name, value in table[0].items() if not isinstance(value, dict)] if table else []
+    rows = [[_cell(row[name]) for name in names] for row in table]
+    if not sys.stdout.isatty():  # for a pipe: a line per row, however long
+        widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+        for row in (names, *rows):
+            print("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+        return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    view = Table(box=None, header_style="bold", pad_edge=False)
-    for name in table[0] if table else ():
-        view.add_column(name)
-    for row in table:
-        view.add_row(*(f"{v:,.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    view = Table(*names, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        view.add_row(*map(Text, row))
     Console().print(view)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return MISSING
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
 def show_plan(plan: Plan) -> None:
     """A plan in words and numbers."""
     print(f"verdict: {plan.verdict}; binding: {plan.binding.replace('_', ' ')}")
     lines = {
-        "model": f"{si(float(plan.model_parameters), '')}parameters, {si(float(plan.trainable_parameters), '')}trainable",
+        "model": f"{_count(plan.model_parameters)} parameters, {_count(plan.trainable_parameters)} trainable",
         "round": f"{duration(plan.round_s)} (p5 {duration(plan.round_s_p5)}, p95 {duration(plan.round_s_p95)}): "
         f"download {duration(plan.downlink_s)}, compute {duration(plan.compute_s)}, upload {duration(plan.uplink_s)}",
         "payload": f"{data(plan.uplink_bits_per_client)} up, {data(plan.downlink_bits_per_client)} down per client and round",
@@ -216,7 +238,7 @@ def show_plan(plan: Plan) -> None:
         "memory": f"{si(plan.peak_memory_bytes, 'B')} at most on a device",
         "delivered": f"{plan.delivered_share:.0%} of {plan.clients} clients' updates"
         + "".join(f", {name.replace('_', ' ')} {share:.0%}" for name, share in plan.lost.items()),
-        "in all": f"{plan.rounds} rounds in {duration(plan.total_s)}",
+        "in all": f"{plan.rounds} round{'s' if plan.rounds != 1 else ''} in {duration(plan.total_s)}",
     }
     for name, text in lines.items():
         print(f"  {name:<10} {text}")
@@ -225,6 +247,10 @@ def show_plan(plan: Plan) -> None:
         print(f"  {name}: {duration(float(device['compute_s']))} of computing, {si(float(device['peak_memory_bytes']), 'B')} ({fits})")
     for assumption in plan.assumptions:
         print(f"  assumes: {assumption}")
+
+
+def _count(number: int) -> str:
+    return si(float(number), "").strip()
 
 
 def _metrics(metrics: dict[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from fedwave.core import config
-from fedwave.core.config import Count, Index, part, parts
+from fedwave.core import config, registry
+from fedwave.core.config import Count, Index, Seed, part, parts
 from fedwave.core.errors import BadInput, Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Population
@@ -43,7 +44,7 @@ class Experiment:
     """
 
     task: Annotated[Task, part("task")]
-    seed: Index = 0
+    seed: Seed = 0
     rounds: Count = 30
     eval_every: Index = 5
     method: Annotated[Method, part("method")] = FedAvg()
@@ -58,28 +59,32 @@ class Experiment:
 
     @classmethod
     def load(cls, path: str | Path, overrides: list[str] | None = None) -> Experiment:
-        """Read a TOML job; ``overrides`` are ``key.path=value``. Paths in it are relative to the file.
+        """Read a TOML job; ``overrides`` are ``key.path=value``.
+
+        Paths in the job are relative to its file; those in overrides to the current folder, where there is such a file.
 
         Raises
         ------
-        BadInput : no such file, not TOML, an unknown key, a wrong value.
+        BadInput : no such file, not TOML, an unknown key, a wrong value. The sentence names the file.
         """
         path = Path(path)
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BadInput(f"{path}: no such job file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path}: cannot be read ({error})") from None
-        except tomllib.TOMLDecodeError as error:
-            raise BadInput(f"{path}: not valid TOML: {error}") from None
+        table = _read(path)
         for override in overrides or []:
             _override(table, override)
-        return cls.parse(_resolve_paths(table, path.resolve().parent))
+        folder = path.resolve().parent
+        try:
+            with registry.importing_from(folder):
+                return cls.parse(_resolve_paths(table, folder))
+        except BadInput as error:
+            kind = Refused if isinstance(error, Refused) else BadInput
+            raise kind(f"{path}: {error}{_renamed(str(error), overrides or [])}") from None
 
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> Experiment:
-        """Build from a table as in TOML."""
+        """Build from a table as in TOML. Raises :class:`BadInput` naming the key."""
+        if "task" not in table:
+            names = ", ".join(registry.names("task"))
+            raise BadInput(f"[task] is missing: a job needs at least a task with its name (one of: {names})")
         return config.parse(cls, dict(table))
 
     def to_table(self) -> dict[str, Any]:
@@ -102,7 +107,7 @@ class Experiment:
         rank = self.task.ranks(self.fleet.names, device)
         if len(np.unique(rank)) > 1 and not self.method.heterogeneous_rank:
             raise Refused(
-                f"method {self.method.registered_name!r} averages factors and needs one LoRA rank for all clients; "
+                f"method {registry.name_of(self.method)!r} averages factors and needs one LoRA rank for all clients; "
                 "task.adapter.rank differs by device (flora takes mixed ranks)"
             )
         return Setting(
@@ -124,35 +129,80 @@ class Experiment:
         memory_leaves(self.method, up, spec)
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such job file") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path} is a folder, not a job file") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, tomllib.TOMLDecodeError):
+            raise BadInput(f"{path}: not valid TOML: {_one_line(error)}") from None
+        raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except RecursionError:
+        raise BadInput(f"{path}: not valid TOML: nested too deeply") from None
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error)
+    return text[:1].lower() + text[1:]
+
+
+def _renamed(sentence: str, overrides: list[str]) -> str:
+    """How to replace a plug-in whole, where the keys of the old one do not fit the new one's name."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        plugin = key.strip().removesuffix(".name")
+        if plugin != key.strip() and sentence.startswith(f"{plugin}.") and "unknown key" in sentence:
+            return f"; {plugin}={value.strip()} replaces the whole table"
+    return ""
+
+
 def _override(table: dict[str, Any], text: str) -> None:
     """Apply ``a.b.c=value``; the value is TOML, or a bare string."""
     key, equals, raw = text.partition("=")
-    if not equals or not key.strip():
+    steps = [step.strip() for step in key.split(".")]
+    if not equals or not all(steps):
         raise BadInput(f"{text!r} is not an override; write key.path=value, as in method.mu=0.1")
-    try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = raw
-    *path, last = [_step(step) for step in key.strip().split(".")]
     place: Any = table
-    for step in path:
-        if isinstance(place, list) and isinstance(step, int) and step < len(place):
-            place = place[step]
+    for step in steps[:-1]:
+        if isinstance(place, list):
+            place = place[_entry(place, step, text)]
         elif isinstance(place, dict):
             if isinstance(place.get(step), str):
                 place[step] = {"name": place[step]}
             place = place.setdefault(step, {})
-        else:
-            raise BadInput(f"override {text!r}: {step!r} is not a table in this job")
-    if not isinstance(place, (dict, list)) or (isinstance(place, list) and not isinstance(last, int)):
-        raise BadInput(f"override {text!r}: there is no table to hold {last!r}")
-    if isinstance(place, list) and last >= len(place):
-        raise BadInput(f"override {text!r}: the list has {len(place)} entries")
+    if not isinstance(place, (dict, list)):
+        raise BadInput(f"override {text!r}: {'.'.join(steps[:-1])} is not a table in this job")
+    last = _entry(place, steps[-1], text) if isinstance(place, list) else steps[-1]
+    value = _value(raw)
+    if tuple(steps) in _PATHS and isinstance(value, str) and value and _exists(Path(value)):
+        value = os.path.abspath(value)
     place[last] = value
 
 
-def _step(text: str) -> str | int:
-    return int(text) if text.isdigit() else text
+def _value(raw: str) -> Any:
+    try:
+        table = tomllib.loads(f"value = {raw}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return raw.strip()
+    return table["value"] if len(table) == 1 else raw.strip()
+
+
+def _entry(place: list[Any], step: str, text: str) -> int:
+    if step.isascii() and step.isdigit() and int(step) < len(place):
+        return int(step)
+    raise BadInput(f"override {text!r}: the list has {len(place)} entries, counted from 0; {step!r} is none of them")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _resolve_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -160,8 +210,15 @@ def _resolve_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     resolved = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
     for section, key in _PATHS:
         value = resolved.get(section, {})
-        if isinstance(value, dict) and isinstance(value.get(key), str):
-            candidate = folder / value[key]
-            if candidate.exists() or Path(value[key]).suffix in (".jsonl", ".json", ".csv", ".parquet", ".npz"):
-                value[key] = str(candidate.resolve())
+        if isinstance(value, dict) and isinstance(value.get(key), str) and value[key]:
+            candidate = folder / _expanded(f"{section}.{key}", value[key])
+            if _exists(candidate) or candidate.suffix in (".jsonl", ".json", ".csv", ".parquet", ".npz"):
+                value[key] = os.path.abspath(candidate)
     return resolved
+
+
+def _expanded(key: str, name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise BadInput(f"{key}: {name!r} names the home of a user whom this machine does not have") from None

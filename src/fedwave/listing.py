@@ -15,22 +15,49 @@ _KINDS = {
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
-    """Rows of ``kind``: name, one line, source. Raises :class:`BadInput` for an unknown kind."""
-    if kind == "devices":
-        from fedwave.devices import catalogue as devices
-
-        return devices.rows()
-    if kind == "models":
-        from fedwave.models import catalogue as fms
-
-        return fms.rows()
-    if kind == "channels":
-        from fedwave.wireless import channel
-
-        return channel.rows()
+    """Rows of ``kind``, each with a name and a source. Raises :class:`BadInput` for an unknown kind."""
+    special = {"channels": _channels, "devices": _devices, "models": _models}
+    if kind in special:
+        return special[kind]()
     if kind not in _KINDS:
-        raise unknown("kind", kind, [*_KINDS, "channels", "devices", "models"])
+        raise unknown("kind", kind, [*_KINDS, *special])
     return [_row(_KINDS[kind], name) for name in registry.names(_KINDS[kind])]
+
+
+def _channels() -> list[dict[str, Any]]:
+    """Propagation scenarios with the geometry and power that each implies."""
+    from fedwave.wireless.budget import DEPLOYMENTS
+
+    return [
+        {"name": name, **{key: value for key, value, _, _ in deployment.rows()}, "source": "TR 38.901 Table 7.4.1-1"}
+        for name, deployment in DEPLOYMENTS.items()
+    ]
+
+
+def _devices() -> list[dict[str, Any]]:
+    """Device classes; ``sources`` says where each number is from."""
+    from fedwave.devices import catalogue
+
+    table = []
+    for name in catalogue.names():
+        numbers = catalogue.rows(name)
+        device = catalogue.lookup(name)
+        shown = ("peak_flops", "memory_bytes", "memory_bandwidth_bytes_s", "active_power_w", "battery_j")
+        sources = {row.key: {"basis": row.basis, "source": row.source} for row in numbers}
+        values = {key: getattr(device, key) for key in shown}
+        table.append({"name": name, "what": catalogue.describe(name), **values, "sources": sources})
+    return table
+
+
+def _models() -> list[dict[str, Any]]:
+    """Models that a plan knows without their weights."""
+    from fedwave.models import catalogue
+
+    entries = [entry for entry in map(catalogue.lookup, catalogue.names()) if entry is not None]
+    return [
+        {"name": e.name, "parameters_m": e.parameters_m, "active_m": e.active_m, "hub": e.hub, "source": e.source}
+        for e in entries
+    ]
 
 
 def _row(kind: str, name: str) -> dict[str, Any]:

@@ -32,9 +32,7 @@ def reply(job: str, message: bytes, memory: bytes, *, client: int, round: int) -
     return reply_in(build_session(experiment, setting), setting, message, memory, client=client, round=round)
 
 
-def reply_in(
-    session: Session, setting: Setting, message: bytes, memory: bytes, *, client: int, round: int
-) -> bytes:
+def reply_in(session: Session, setting: Setting, message: bytes, memory: bytes, *, client: int, round: int) -> bytes:
     """:func:`reply` with a session that is already resident."""
     store = MemoryStore(None, session.memory_leaves)
     if memory:

@@ -101,7 +101,14 @@ class Simulation:
         store.restore(found.round)
         world = _world(found.arrays, found.round)
         return cls(
-            experiment, setting, session, store, world, found.tensors, found.meta["initial"], folder,
+            experiment,
+            setting,
+            session,
+            store,
+            world,
+            found.tensors,
+            found.meta["initial"],
+            folder,
             (found.round, time.monotonic()),
         )
 
@@ -143,8 +150,12 @@ class Simulation:
         """What there is so far."""
         folder = self.folder
         return Run(
-            self.experiment, folder.path if folder else None, folder.records() if folder else [], self.initial,
-            self.state, self.finished,
+            self.experiment,
+            folder.path if folder else None,
+            folder.records() if folder else [],
+            self.initial,
+            self.state,
+            self.finished,
         )
 
 
@@ -207,8 +218,11 @@ def _same_samples(built: Any, planned: Any) -> None:
 
 def _arrays(world: World) -> dict[str, Any]:
     return {
-        "clock_s": np.array([world.clock_s]), "battery_j": world.battery_j, "position_m": world.position_m,
-        "last_round": world.last_round, "base_bits": world.base_bits,
+        "clock_s": np.array([world.clock_s]),
+        "battery_j": world.battery_j,
+        "position_m": world.position_m,
+        "last_round": world.last_round,
+        "base_bits": world.base_bits,
         **{f"averages.{name}": value for name, value in world.averages.items()},
     }
 
@@ -216,7 +230,11 @@ def _arrays(world: World) -> dict[str, Any]:
 def _world(arrays: dict[str, Any], round_: int) -> World:
     prefix = "averages."
     return World(
-        round=round_, clock_s=float(arrays["clock_s"][0]), battery_j=arrays["battery_j"],
-        position_m=arrays["position_m"], last_round=arrays["last_round"], base_bits=arrays["base_bits"],
-        averages={n[len(prefix):]: v for n, v in arrays.items() if n.startswith(prefix)},
+        round=round_,
+        clock_s=float(arrays["clock_s"][0]),
+        battery_j=arrays["battery_j"],
+        position_m=arrays["position_m"],
+        last_round=arrays["last_round"],
+        base_bits=arrays["base_bits"],
+        averages={n[len(prefix) :]: v for n, v in arrays.items() if n.startswith(prefix)},
     )

@@ -18,7 +18,7 @@ from fedwave.testing import tiny_bert, tiny_llama
 from fedwave.transforms.chain import Chain
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from references.plain import train_alone, train_peft  # noqa: E402
+from references.plain import train_alone, train_peft
 
 OPTIMIZERS = {
     "sgd": ({"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01},
@@ -38,7 +38,7 @@ def write_jsonl(path, rows):
 
 
 def sentences(n):
-    words = "the cell sends a short reply when its link is weak and waits for more power near the edge".split()
+    words = ["the", "cell", "sends", "a", "short", "reply", "when", "its", "link", "is", "weak", "and", "waits", "for", "more", "power", "near", "the", "edge"]
     rng = np.random.default_rng(3)
     return [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(n)]
 
@@ -65,7 +65,9 @@ def stacked(learner, optimizer, steps, batch_size, k, method="fedavg"):
     session.stack.train_only(set(method.travelling(learner.spec)))
     for group in session._groups(np.arange(len(steps)), everyone):
         cohort = everyone.take(group)
-        rows = plan_rows(learner.order, learner.offsets, ids=cohort.ids, steps=cohort.steps, batch_size=batch_size, key=key)
+        rows = plan_rows(
+            learner.order, learner.offsets, ids=cohort.ids, steps=cohort.steps, batch_size=batch_size, key=key
+        )
         message = Message(shared={"params": learner.initial})
         clients = session._clients(cohort, message, method.local_optimizer, key)
         train(method, clients, rows)

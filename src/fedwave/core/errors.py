@@ -28,9 +28,9 @@ class Infeasible(FedwaveError):
     exit_code = 3
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> BadInput:
-    """The sentence for a name that nothing answers to: the nearest known one, then all of them."""
+def unknown(what: str, name: str, known: Iterable[str], *, of: str = "") -> BadInput:
+    """The sentence for a name (of something) that nothing answers to: the nearest known one, then all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return BadInput(f"unknown {what} {name!r}{hint} (known: {', '.join(known)})")
+    return BadInput(f"unknown {what} {name!r}{' of ' if of else ''}{of}{hint} (known: {', '.join(known)})")

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedwave.core.errors import BadInput
+
 if TYPE_CHECKING:
     import torch
 
@@ -36,9 +38,17 @@ class Key:
     Parameters
     ----------
     value : unsigned 64-bit integer; the job's seed at the root.
+
+    Raises
+    ------
+    BadInput : a value outside 0 ... 2**64 - 1.
     """
 
     value: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value < 2**64:
+            raise BadInput(f"a key or seed must be an integer from 0 to 2**64 - 1, got {self.value!r}")
 
     def fold(self, *parts: str | int) -> Key:
         """Child key named by ``parts`` (a purpose, a round, a client)."""

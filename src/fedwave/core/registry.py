@@ -6,12 +6,16 @@ A kind's built-in entries live in one package; they are imported at the first lo
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib
+import operator
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
 
 from fedwave.core.errors import BadInput, unknown
 
@@ -67,9 +71,21 @@ def lookup(kind: str, name: str) -> type:
 
 
 def name_of(obj: object) -> str:
-    """The name under which ``obj``'s class is written into a job file."""
+    """The name under which ``obj``'s class is written into a job file; of a user's class where it can be imported from."""
     cls = type(obj)
-    return getattr(cls, "registered_name", f"{cls.__module__}:{cls.__qualname__}")
+    own = vars(cls).get("registered_name") if cls.__module__.startswith("fedwave.") else None
+    return own or f"{cls.__module__}:{cls.__qualname__}"
+
+
+@contextlib.contextmanager
+def importing_from(folder: Path) -> Iterator[None]:
+    """Within: the user's own modules in ``folder`` come first; afterwards last, for what they import only when called."""
+    before = list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = before if str(folder) in before else [*before, str(folder)]
 
 
 def _load(kind: str) -> None:
@@ -83,13 +99,26 @@ def _load(kind: str) -> None:
 
 
 def _user_class(kind: str, name: str) -> type:
+    """The dataclass ``module:Class``; modules in the current folder come first. Raises :class:`BadInput`."""
     module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        cls = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise BadInput(f"{kind} {name!r} cannot be imported: {error}") from error
+        with importing_from(Path(os.getcwd())):
+            cls = operator.attrgetter(attribute)(importlib.import_module(module_name))
+    except Exception as error:  # a user's module may raise anything while it is imported
+        raise BadInput(f"{kind} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
+        raise BadInput(f"{kind} {name!r} must be a frozen dataclass, it is not a dataclass")
+    base = _base(kind)
+    if base is not None and not issubclass(cls, base):
+        raise BadInput(f"{kind} {name!r} must be a subclass of {base.__module__}.{base.__name__}")
     if "__pydantic_config__" not in vars(cls):
-        cls.__pydantic_config__ = {"extra": "forbid"}
+        cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
     return cls
+
+
+def _base(kind: str) -> type | None:
+    """The class that all built-in entries of ``kind`` descend from."""
+    _load(kind)
+    own = [cls for cls in _ENTRIES.get(kind, {}).values() if cls.__module__.startswith("fedwave.")]
+    shared = [c for c in own[0].__mro__ if c.__module__.startswith("fedwave.") and all(issubclass(o, c) for o in own)] if own else []
+    return shared[-1] if shared else None

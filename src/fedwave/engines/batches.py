@@ -8,9 +8,7 @@ from fedwave.core.keys import Key
 from fedwave.core.types import Ints
 
 
-def plan_rows(
-    order: Ints, offsets: Ints, *, ids: Ints, steps: Ints, batch_size: int, key: Key
-) -> Ints:
+def plan_rows(order: Ints, offsets: Ints, *, ids: Ints, steps: Ints, batch_size: int, key: Key) -> Ints:
     """Rows ``[T, K, b]`` of every step; -1 where a client has no more rows in that batch or has done its steps.
 
     Each epoch is a fresh permutation of the client's rows (a function of key, epoch and client id), cut into batches of

@@ -91,7 +91,9 @@ class Session:
         clients, loss, parts, _ = self._reply(message, store, cohort, key)
         data = b""
         for name, part in at_rank(self.uplink, int(cohort.rank[0])).items():
-            encoded = self.up.encode(_trim(parts[name], part.leaves), _residual(clients.residual, name), _keys(key, name, cohort.ids))
+            encoded = self.up.encode(
+                _trim(parts[name], part.leaves), _residual(clients.residual, name), _keys(key, name, cohort.ids)
+            )
             data += self.up.pack(encoded, part.leaves, 0)
         return data
 
@@ -126,8 +128,13 @@ class Session:
         memory, known = store.get(cohort.ids) if self.memory_leaves else ({}, None)
         self.stack.train_only(set(self.method.travelling(self.spec)) if self.method.trains_by_gradient else set())
         clients = self._clients(
-            cohort, message, self.method.local_optimizer, key, clip_norm=self.method.clip_norm, known=known,
-            memory={n[len(_METHOD):]: v for n, v in memory.items() if n.startswith(_METHOD)},
+            cohort,
+            message,
+            self.method.local_optimizer,
+            key,
+            clip_norm=self.method.clip_norm,
+            known=known,
+            memory={n[len(_METHOD) :]: v for n, v in memory.items() if n.startswith(_METHOD)},
         )
         clients.residual = {n: v for n, v in memory.items() if not n.startswith(_METHOD)}
         rows = self._rows(cohort, key)
@@ -164,8 +171,12 @@ class Session:
         from fedwave.engines.batches import plan_rows
 
         return plan_rows(
-            self.learner.order, self.learner.offsets, ids=cohort.ids, steps=cohort.steps,
-            batch_size=self.batch_size, key=key,
+            self.learner.order,
+            self.learner.offsets,
+            ids=cohort.ids,
+            steps=cohort.steps,
+            batch_size=self.batch_size,
+            key=key,
         )
 
     # ---- the server's own use of the model -------------------------------------------------------------------------
@@ -269,8 +280,12 @@ class Fold:
             if groups:
                 parts[name] = {n: torch.cat([g[n] for g in groups])[torch.as_tensor(place)] for n in groups[0]}
         return Replies(
-            parts=parts, weight=self.weights[position] / total if total else np.zeros(0), position=position,
-            rank=cohort.rank[position], loss=self.loss, dropped=self.dropped,
+            parts=parts,
+            weight=self.weights[position] / total if total else np.zeros(0),
+            position=position,
+            rank=cohort.rank[position],
+            loss=self.loss,
+            dropped=self.dropped,
         )
 
 
@@ -305,7 +320,7 @@ def _keys(key: Key, part: str, ids: Ints) -> list[Key]:
 
 def _residual(residual: tree.Tree, part: str) -> tree.Tree:
     prefix = part + "/"
-    return {name[len(prefix):]: value for name, value in residual.items() if name.startswith(prefix)}
+    return {name[len(prefix) :]: value for name, value in residual.items() if name.startswith(prefix)}
 
 
 def _trim(values: tree.Tree, leaves: dict[str, Any]) -> tree.Tree:

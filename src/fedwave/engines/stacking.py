@@ -182,4 +182,6 @@ def _refuse_coupling(model: nn.Module) -> None:
             )
     config = getattr(model, "config", None)
     if getattr(config, "router_aux_loss_coef", 0) and getattr(config, "output_router_logits", False):
-        raise Refused("the model's mixture-of-experts auxiliary loss mixes the rows of different clients; set output_router_logits = false")
+        raise Refused(
+            "the model's mixture-of-experts auxiliary loss mixes the rows of different clients; set output_router_logits = false"
+        )

@@ -15,7 +15,7 @@ class Server:
     """
 
     device: str = "nvidia-l4"
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+    __pydantic_config__ = {"extra": "forbid"}
 
     def cost(self, flops: float) -> tuple[float, float]:
         """Seconds and joules of ``flops`` on the server; memory traffic is four bytes a FLOP pair (aggregation streams)."""

@@ -92,8 +92,15 @@ def prepare(setting: Setting, world: World) -> Turn:
     compute = setting.fleet.compute(cohort, work, world)
     server_s, server_j = setting.server.cost(work.server_flops)
     delivery = setting.network.deliver(
-        world, cohort, work, compute, key.fold("network"), static_key=setting.key.fold("scenario"),
-        deadline_s=setting.federation.deadline_s, server_s=server_s, server_j=server_j,
+        world,
+        cohort,
+        work,
+        compute,
+        key.fold("network"),
+        static_key=setting.key.fold("scenario"),
+        deadline_s=setting.federation.deadline_s,
+        server_s=server_s,
+        server_j=server_j,
     )
     base = setting.method.base_bits(setting.spec, cohort, delivery.heard)
     return Turn(cohort, work, compute, delivery, base, key)
@@ -107,8 +114,15 @@ def _cohort(setting: Setting, world: World, key: Key) -> Cohort:
     steps, rows = setting.method.amount(samples, setting.batch_size)
     weight = samples.astype(np.float64) if setting.method.weighting == "samples" else np.ones(len(ids))
     return Cohort(
-        round=world.round, ids=ids, weight=weight, samples=samples, steps=steps, rows=rows,
-        rank=population.rank[ids], device=population.device[ids], last_round=world.last_round[ids],
+        round=world.round,
+        ids=ids,
+        weight=weight,
+        samples=samples,
+        steps=steps,
+        rows=rows,
+        rank=population.rank[ids],
+        device=population.device[ids],
+        last_round=world.last_round[ids],
         site=np.zeros(len(ids), dtype=np.int64),
     )
 

@@ -135,5 +135,3 @@ def _critical_path(delivery: Delivery) -> tuple[float, float, float]:
         cut.append(float(min(seconds, max(left, 0.0))))
         left -= seconds
     return cut[0], cut[1], cut[2]
-
-

@@ -12,7 +12,6 @@ from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Cohort, Floats, Leaf, Message, Part, Replies, Schema, Spec
 from fedwave.methods.method import Method, State
-from fedwave.methods.optimizers import Sgd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,8 +38,12 @@ class FedKSeed(Method):
     def check(self, spec: Spec) -> None:
         """The scalars reproduce plain descent only."""
         super().check(spec)
-        if not isinstance(self.local_optimizer, Sgd) or self.local_optimizer.momentum or self.local_optimizer.weight_decay:
-            raise Refused("method fedkseed needs local_optimizer = sgd without momentum and weight decay")
+        if not (self.local_optimizer.plain and self.server_optimizer.plain):
+            raise Refused(
+                "method fedkseed needs local_optimizer and server_optimizer = sgd without momentum and weight decay"
+            )
+        if self.clip_norm:
+            raise Refused("method fedkseed has no gradients to clip; leave clip_norm out")
 
     def uplink(self, spec: Spec) -> Schema:
         """One scalar per seed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedwave.core import tree
 from fedwave.core.registry import register
@@ -34,4 +34,10 @@ class Median(Method):
 
     def server_update(self, spec: Spec, state: State, replies: Replies, server: Server, key: Key) -> State:
         """Server step along the median."""
-        return self.step_server(state, tree.map(lambda x: x.quantile(0.5, dim=0), replies.parts["update"]))
+        return self.step_server(state, tree.map(_median, replies.parts["update"]))
+
+
+def _median(x: Any) -> Any:
+    """Median over the first axis (``torch.quantile`` takes no more than 2**24 values)."""
+    ordered = x.sort(dim=0).values
+    return (ordered[(len(x) - 1) // 2] + ordered[len(x) // 2]) / 2

@@ -31,7 +31,7 @@ from fedwave.core.types import (
     Work,
     at_rank,
 )
-from fedwave.methods.optimizers import Optimizer, Sgd
+from fedwave.methods.optimizers import Optimizer, ServerAdam, Sgd
 
 if TYPE_CHECKING:
     from fedwave.core.keys import Key
@@ -75,6 +75,15 @@ class Method:
         """Raise :class:`Refused` where this method cannot train this task."""
         if self.local_steps and self.local_epochs:
             raise Refused("method: local_steps and local_epochs exclude each other; give one of them")
+        if isinstance(self.local_optimizer, ServerAdam):
+            raise Refused(
+                "method.local_optimizer: adam and yogi are server rules without bias correction; "
+                "use adamw (with weight_decay = 0 it is Adam)"
+            )
+        for side in ("local", "server"):
+            optimizer = getattr(self, f"{side}_optimizer")
+            if isinstance(optimizer, Sgd) and optimizer.nesterov and not optimizer.momentum:
+                raise Refused(f"method.{side}_optimizer: nesterov needs a momentum above 0")
 
     def travelling(self, spec: Spec) -> Leaves:
         """Trainable leaves that clients change and send."""
@@ -109,9 +118,10 @@ class Method:
 
     def memory_bytes(self, spec: Spec, batch_size: int) -> float:
         """Peak memory of one client: weights, trainable copy, gradients, optimiser, activations."""
-        copies = 2 + len(self.local_optimizer.slots)
+        trained = sum(leaf.size for leaf in self.travelling(spec).values())
         kept = sum(leaf.size for leaf in self.memory(spec).values())
-        return spec.base_bytes + 4.0 * (spec.trainable_parameters * copies + kept) + batch_size * spec.activation_bytes
+        values = spec.trainable_parameters + trained * (1 + len(self.local_optimizer.slots)) + kept
+        return spec.base_bytes + 4.0 * values + batch_size * spec.activation_bytes
 
     def server_flops(self, spec: Spec, cohort: Cohort) -> float:
         """Aggregation arithmetic: a multiply and an add per received value."""

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from fedwave.core.config import NonNegative, Positive, Probability
 from fedwave.core.registry import register
 
 Tree = dict[str, Any]
+Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Optimizer:
         """State kept per parameter, each as large as the parameters in float32."""
         return ()
 
+    @property
+    def plain(self) -> bool:
+        """The step is ``-lr`` times the gradient and nothing else."""
+        return False
+
     def init(self, params: Mapping[str, Any]) -> dict[str, Tree]:
         """Zero state for ``params``: ``{slot: {leaf: zeros}}``."""
         return {slot: {name: value.new_zeros(value.shape) for name, value in params.items()} for slot in self.slots}
@@ -38,7 +46,7 @@ class Optimizer:
 @register("optimizer", "sgd")
 @dataclass(frozen=True)
 class Sgd(Optimizer):
-    """Stochastic gradient descent with (Nesterov) momentum and decoupled-free L2 ``weight_decay``, as in ``torch.optim.SGD``."""
+    """Stochastic gradient descent with (Nesterov) momentum and L2 ``weight_decay`` in the gradient, as in ``torch.optim.SGD``."""
 
     momentum: Probability = 0.0
     nesterov: bool = False
@@ -48,6 +56,11 @@ class Sgd(Optimizer):
     def slots(self) -> tuple[str, ...]:
         """One buffer with momentum, none without."""
         return ("momentum",) if self.momentum else ()
+
+    @property
+    def plain(self) -> bool:
+        """Neither momentum nor weight decay."""
+        return not (self.momentum or self.weight_decay)
 
     def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
         """``v <- m v + g; w <- w - lr v`` (Nesterov: ``w <- w - lr (g + m v)``)."""
@@ -66,8 +79,8 @@ class _Adaptive(Optimizer):
     """First and second moments; subclasses say how the second one moves and whether bias is corrected."""
 
     lr: Positive = 1e-3
-    beta1: Probability = 0.9
-    beta2: Probability = 0.999
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
     eps: Positive = 1e-8
 
     @property
@@ -98,11 +111,20 @@ class AdamW(_Adaptive):
 @register("optimizer", "adam")
 @dataclass(frozen=True)
 class ServerAdam(_Adaptive):
-    """FedAdam's server rule (Reddi et al., ICLR 2021, Algorithm 2): no bias correction, ``eps`` is the paper's tau."""
+    """FedAdam's server rule (Reddi et al., ICLR 2021, Algorithm 2): no bias correction, ``eps`` is the paper's tau.
+
+    ``v`` starts at ``tau^2``, the least that the algorithm's first line allows.
+    """
 
     lr: Positive = 1e-2
-    beta2: Probability = 0.99
+    beta2: Decay = 0.99
     eps: Positive = 1e-3
+
+    def init(self, params: Mapping[str, Any]) -> dict[str, Tree]:
+        """``m = 0``, ``v = tau^2``."""
+        state = super().init(params)
+        state["exp_avg_sq"] = {name: value.fill_(self.eps**2) for name, value in state["exp_avg_sq"].items()}
+        return state
 
     def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
         """``m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; w <- w - lr m / (sqrt(v) + tau)``."""

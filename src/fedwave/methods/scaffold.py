@@ -35,8 +35,10 @@ class Scaffold(Method):
     )
 
     def check(self, spec: Spec) -> None:
-        """Option II holds for plain gradient descent."""
+        """Option II holds for plain gradient descent; ``c`` is the mean of the ``c_k`` under equal weights only."""
         super().check(spec)
+        if self.weighting != "uniform":
+            raise Refused("method scaffold averages with equal weights; set weighting = 'uniform' or leave it out")
         plain = isinstance(self.local_optimizer, Sgd) and not self.local_optimizer.momentum
         if not plain or self.clip_norm:
             raise Refused("method scaffold needs local_optimizer = sgd without momentum, and no clip_norm (option II)")
