@@ -1,7 +1,7 @@
 """Peak memory against the number of clients: the same data and the same slots, 100 against 10,000 clients.
 
-Each run is a process of its own; its peak resident set is the operating system's figure. In one pair of runs the cohort is
-100 clients in both, in the other it is every tenth client. One JSON line.
+Each run is a process of its own; its peak resident set is the operating system's figure. In one pair of runs the cohort
+is 100 clients in both, in the other it is every tenth client. One JSON line.
 
     python benchmarks/memory.py [--repeats 3]
 """

@@ -1,4 +1,4 @@
-"""Write teleqna_train.jsonl and teleqna_test.jsonl beside this file: question -> explanation, with the source as a field.
+"""Write teleqna_train.jsonl and teleqna_test.jsonl beside this file: question, explanation, source.
 
 TeleQnA (Maatouk et al., 2023, MIT) is distributed as a zip with a published password, to keep its text out of training
 crawls; so the text is decrypted here and kept out of version control. The source of a question is the tag at its end

@@ -161,7 +161,7 @@ payload = reply((folder / "job.toml").read_text(), (folder / "message").read_byt
 
 @pytest.mark.parametrize("method", ["fedavg", "scaffold", "flora", "fedkseed", "distill", "ffa_lora"])
 def test_a_client_needs_nothing_but_bytes(method, tmp_path):
-    """A spawned process with job, message, memory, id, round and data file returns the in-process payload, byte for byte."""
+    """A spawned process with job, message, memory, id, round and data file returns the same bytes."""
     data = tmp_path / "rows.csv"
     data.write_text(
         "text,label\n" + "\n".join(f"cell {i} is {'up' if i % 2 else 'down'},c{i % 2}" for i in range(40)) + "\n"

@@ -39,8 +39,8 @@ _HOMES = {
     "stream": "simulation",
 }
 __all__ = [
-    "BadInput", "Experiment", "FedwaveError", "Infeasible", "Key", "Method", "Network", "Plan", "Refused", "RoundRecord",
-    "Run", "Task", "Transform", "plan", "register", "resume", "run", "stream",
+    "BadInput", "Experiment", "FedwaveError", "Infeasible", "Key", "Method", "Network", "Plan", "Refused",
+    "RoundRecord", "Run", "Task", "Transform", "plan", "register", "resume", "run", "stream",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

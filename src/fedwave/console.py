@@ -81,11 +81,13 @@ class _Bar:
             if self.task is not None:
                 self.progress.remove_task(self.task)
             self.task = self.progress.add_task("rounds", total=total, completed=done)
-        for line in _HEADER:
+        if done:
+            self.say(f"{done} of {total} rounds are done already")
+        for line in _HEADER if done < total else ():
             self.say(_line(line))
-        loss = f"{initial['loss']:.3f}" if "loss" in initial else MISSING
-        start = ("start", "0 s", loss) if done == 0 else (f"resumed after round {done - 1}",)
-        self.say(_line((*start, *[""] * (len(COLUMNS) - len(start)))))
+        if not done:
+            loss = f"{initial['loss']:.3f}" if "loss" in initial else MISSING
+            self.say(_line(("start", "0 s", loss, *[""] * (len(COLUMNS) - 3))))
 
     def round_done(self, record: dict[str, Any]) -> None:
         """A line for the round."""

@@ -47,7 +47,8 @@ def run_demo(*, seed: int, rounds: int, out: Path | None, as_json: bool, quiet: 
     console.finish(result, references={"before training": result.initial["loss"], "devices alone (mean)": lonely})
     print(
         f"loss in nats per answer token on 64 held-out questions of all topics: before {result.initial['loss']:.3f}, "
-        f"federated {result.final['loss']:.3f}, alone {lonely:.3f} (mean of {_ALONE} devices, {steps} steps on their own topic)"
+        f"federated {result.final['loss']:.3f}, alone {lonely:.3f} (mean of {_ALONE} devices, {steps} steps "
+        "on their own topic)"
     )
     print("part of the drop is learning when to stop; the figure is a loss, not a claim about answers")
     print(f"took {duration(time.perf_counter() - started)}")

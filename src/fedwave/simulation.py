@@ -33,8 +33,8 @@ _CHECKPOINT_EVERY_S = 1.0  # quick rounds share a checkpoint; a resume replays a
 class Run:
     """A finished or interrupted run.
 
-    ``records`` are the lines of ``rounds.jsonl``; ``initial`` the held-out metrics before the first round; ``state`` the
-    method's server state; ``finished`` is false where it was stopped (``fedwave.resume(folder)`` goes on).
+    ``records`` are the lines of ``rounds.jsonl``; ``initial`` the held-out metrics before the first round; ``state``
+    the method's server state; ``finished`` is false where it was stopped (``fedwave.resume(folder)`` goes on).
     """
 
     experiment: Experiment

@@ -177,6 +177,7 @@ def test_frozen_neighbours_keep_their_rows_apart():
     stack = Stack(model, {"a": "0.weight"}, 2)
     stack.full["a"].copy_(torch.randn(2, 4, 4))
     stack.bind(2)
+    stack.rows = 3
     x = torch.randn(6, 4)
     out = stack.model(x)
     for slot in range(2):

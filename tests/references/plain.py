@@ -28,7 +28,7 @@ def train_alone(learner, model, batches, make_optimizer, *, frozen=()):
 
 
 def train_peft(folder, targets, rank, alpha, initial, token_batches, make_optimizer):
-    """The same with ``peft.get_peft_model`` and Hugging Face's own ``labels=`` loss; rows are ``(input_ids, labels)``."""
+    """The same with ``peft.get_peft_model`` and Hugging Face's ``labels=`` loss; rows are ``(input_ids, labels)``."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 

@@ -202,25 +202,14 @@ STATUS = {name: code for code, name in enumerate(STATUSES)}
 
 
 @dataclass(frozen=True)
-class Noise:
-    """Additive noise of an analog sum: its law, stability ``alpha`` (2: Gaussian) and scale per payload block ``[B]``.
-
-    The scale is relative to unit-power symbols.
-    """
-
-    law: Literal["gaussian", "alpha_stable"] = "gaussian"
-    alpha: float = 2.0
-    scale: Floats = field(default_factory=lambda: np.zeros(1))
-
-
-@dataclass(frozen=True)
 class Delivery:
     """What the network made of a round: linear, and known before the training that it concerns.
 
     ``coefficient [C, B]`` is each link's factor (0 or 1 on digital links, B = 1), ``status [C]`` an index into
     :data:`STATUSES`. ``downlink_s``, ``compute_s``, ``uplink_s``, ``wait_s`` ``[C]`` are each client's parts (NaN where
     it never got that far); ``finish_s [C]`` when its update was in; ``round_s`` when the round ended.
-    ``radio_j [C]``, ``compute_j [C]`` are joules; ``*_sent_bits [C]`` the bits that went on the air, lost ones included.
+    ``radio_j [C]``, ``compute_j [C]`` are joules; ``*_sent_bits [C]`` bits that went on the air, lost ones included;
+    ``airtime`` the client-seconds on the air.
     """
 
     coefficient: Floats
@@ -238,8 +227,6 @@ class Delivery:
     server_s: float = 0.0
     server_j: float = 0.0
     airtime: float = 0.0
-    noise: Noise | None = None
-    normaliser: Floats | None = None
 
     @property
     def heard(self) -> Bools:
@@ -298,6 +285,8 @@ class World:
 class Message:
     """What the server sends: ``shared`` parts to all, ``own`` parts ``[C, ...]`` to each, changes to the base model.
 
+    The downlink schema counts both; an own part is charged to the client that it is for.
+
     ``base`` lists every base change so far as ``{module: (A [R, d_in], B [d_out, R])}``, the oldest first; a resident
     model applies those it has not applied yet.
     """
@@ -309,7 +298,7 @@ class Message:
 
 @dataclass
 class Replies:
-    """What came back: ``parts`` by name, folded ``{leaf: [...]}`` for sums, ``{leaf: [H, ...]}`` gathered from the ``H`` heard.
+    """What came back: ``parts`` by name, ``{leaf: [...]}`` for sums, ``{leaf: [H, ...]}`` gathered from the ``H`` heard.
 
     ``weight [H]`` are normalised weights of the gathered clients, ``position [H]`` their places in the cohort,
     ``rank [H]`` their LoRA ranks; ``loss [C]`` the mean local training loss (NaN where a client did not train);
@@ -331,8 +320,8 @@ class Replies:
 class RoundRecord:
     """One line of ``rounds.jsonl``. Units are in the names; sums are over the cohort.
 
-    ``compute_s``, ``uplink_s``, ``downlink_s``, ``server_s`` are the parts of the critical path (the client that ended the
-    round). ``wall_s`` is real time on this machine and the only field that two equal runs do not share.
+    ``compute_s``, ``uplink_s``, ``downlink_s``, ``server_s`` are the parts of the critical path (the client that ended
+    the round). ``wall_s`` is real time on this machine and the only field that two equal runs do not share.
     """
 
     round: int
@@ -355,7 +344,6 @@ class RoundRecord:
     train_loss: float | None
     wall_s: float
     eval: dict[str, float] | None = None
-    clients_detail: dict[str, list[Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary, ``None`` fields left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,14 +81,15 @@ class Session:
         runs = delivery.trained if self.memory_leaves else delivery.heard
         fold = Fold(self.uplink, len(cohort))
         for group in self._groups(np.flatnonzero(runs), cohort):
-            loss, parts, finite = self._train(message, store, cohort.take(group), delivery.heard[group], key)
+            mine = own_of(message, group)
+            loss, parts, finite = self._train(mine, store, cohort.take(group), delivery.heard[group], key)
             fold.add(group, cohort, np.where(finite, delivery.coefficient[group, 0], 0.0), parts, loss)
             fold.dropped += [int(client) for client in cohort.ids[group[~finite & delivery.heard[group]]]]
         return fold.close(cohort)
 
     def reply_bytes(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> bytes:
         """The packed payload of a cohort of one: what its device puts on the air."""
-        clients, loss, parts, _ = self._reply(message, store, cohort, key)
+        clients, _, parts, _ = self._reply(message, store, cohort, key)
         data = b""
         for name, part in at_rank(self.uplink, int(cohort.rank[0])).items():
             encoded = self.up.encode(
@@ -144,7 +145,7 @@ class Session:
         return clients, loss, detached, tree.map(lambda x: x.detach(), kept)
 
     def _encode(self, parts: Any, residual: tree.Tree, cohort: Cohort, key: Key) -> tuple[Any, tree.Tree, tree.Tree]:
-        """What the server decodes, and the residuals if heard and if lost. Ranks apart, since sizes follow from them."""
+        """What the server decodes, the residuals if heard, and if lost. Ranks go apart: sizes follow from them."""
         import torch
 
         if not self.up.transforms:
@@ -287,6 +288,14 @@ class Fold:
             loss=self.loss,
             dropped=self.dropped,
         )
+
+
+def own_of(message: Message, positions: Ints) -> Message:
+    """The message as the clients at ``positions`` of the cohort get it."""
+    if message.own is None:
+        return message
+    own = {name: tree.take(leaves, positions) for name, leaves in message.own.items()}
+    return replace(message, own=own)
 
 
 def memory_leaves(method: Method, up: Chain, spec: Spec) -> dict[str, Any]:

@@ -58,30 +58,42 @@ class SlotClients:
 
     @property
     def ids(self) -> Ints:
+        """Client ids ``[K]``."""
         return self.cohort.ids[: self.k]
 
     @property
     def ranks(self) -> Ints:
+        """LoRA ranks ``[K]``."""
         return self.cohort.rank[: self.k]
 
     @property
     def steps(self) -> Tensor:
+        """Local steps that each client makes in all, float ``[K]``."""
         return self._steps[: self.k].to(torch.float32)
 
     @property
     def params(self) -> tree.Tree:
+        """Live leaves ``[K, ...]``."""
         return self.stack.params
 
     @property
     def sent(self) -> tree.Tree:
+        """Leaves as loaded."""
         return tree.map(lambda x: x[: self.k], self._sent)
 
     @property
     def memory(self) -> tree.Tree:
+        """The method's client memory."""
         return tree.map(lambda x: x[: self.k], self._memory)
 
     @property
+    def own(self) -> dict[str, tree.Tree]:
+        """The message's parts for each client, ``{part: {leaf: [K, ...]}}``."""
+        return {name: tree.map(lambda x: x[: self.k], leaves) for name, leaves in (self.message.own or {}).items()}
+
+    @property
     def known(self) -> Tensor:
+        """Whether each client has memory from an earlier round, ``[K]``."""
         return self._known[: self.k]
 
     # what hooks do

@@ -1,7 +1,7 @@
 """Client stacking by leaf swap: modules that own trainable parameters give way to twins with ``[K, ...]`` parameters.
 
-The rest of an ordinary Hugging Face, PEFT or torch model is untouched: rows of all clients pass through it together, ``[K * b,
-...]`` in client order, and only the twins know which rows belong to whom.
+The rest of an ordinary Hugging Face, PEFT or torch model is untouched: rows of all clients pass through it together,
+``[K * b, ...]`` in client order, and only the twins know which rows belong to whom.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _attribute(name: str) -> str:
 
 
 def _swap(model: nn.Module, leaf_of: dict[int, str], stack: Stack) -> nn.Module:
-    """Replace every module that owns leaves, the outermost owner first; returns the model, a twin where it is one leaf."""
+    """Replace every module that owns leaves, the outermost first; returns the model (a twin where it is a leaf)."""
     for path, module in list(model.named_modules()):
         owned = {name: leaf_of[id(p)] for name, p in module.named_parameters(recurse=False) if id(p) in leaf_of}
         if not owned or _inside_twin(model, path):
@@ -183,5 +183,6 @@ def _refuse_coupling(model: nn.Module) -> None:
     config = getattr(model, "config", None)
     if getattr(config, "router_aux_loss_coef", 0) and getattr(config, "output_router_logits", False):
         raise Refused(
-            "the model's mixture-of-experts auxiliary loss mixes the rows of different clients; set output_router_logits = false"
+            "the model's mixture-of-experts auxiliary loss mixes the rows of different clients; "
+            "set output_router_logits = false in its config"
         )

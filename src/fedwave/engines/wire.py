@@ -7,10 +7,11 @@ from fedwave.core.types import Message
 
 
 def message_to_bytes(message: Message) -> bytes:
-    """Shared parts and base changes of a message; ``own`` parts are cut out per client before."""
+    """A message; its ``own`` parts, where it has any, are those of the one client that it is for, ``[1, ...]``."""
     from safetensors.torch import save
 
     flat = {f"shared|{part}|{leaf}": x for part, leaves in message.shared.items() for leaf, x in leaves.items()}
+    flat |= {f"own|{part}|{leaf}": x for part, leaves in (message.own or {}).items() for leaf, x in leaves.items()}
     for number, change in enumerate(message.base):
         for module, factors in change.items():
             flat |= {f"base|{number:06d}|{module}|{name}": x for name, x in zip("AB", factors, strict=True)}
@@ -27,6 +28,9 @@ def message_from_bytes(data: bytes) -> Message:
         kind, *path = name.split("|")
         if kind == "shared":
             message.shared.setdefault(path[0], {})[path[1]] = value
+        elif kind == "own":
+            message.own = message.own or {}
+            message.own.setdefault(path[0], {})[path[1]] = value
         else:
             changes.setdefault(path[0], {}).setdefault(path[1], {})[path[2]] = value
     for number in sorted(changes):

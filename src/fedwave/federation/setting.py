@@ -1,4 +1,4 @@
-"""What a round is made of before any training: shapes, populations, devices, network. Torch-free; ``plan`` uses it as it is."""
+"""What a round is made of before any training: shapes, population, devices, network. Torch-free."""
 
 from __future__ import annotations
 

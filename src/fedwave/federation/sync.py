@@ -12,7 +12,7 @@ import numpy as np
 from fedwave.core.config import Count, Positive
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
-from fedwave.core.types import STATUSES, Delivery, Message, Replies, RoundRecord, World
+from fedwave.core.types import STATUSES, Delivery, Ints, Message, Replies, RoundRecord, World
 from fedwave.federation.setting import Setting, Turn, prepare
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def play(
     while world.round < setting.rounds:
         started = time.perf_counter()
         turn = prepare(setting, world)
-        message = encode_down(setting, method.broadcast(spec, state, turn.cohort), turn.key)
+        message = method.broadcast(spec, state, turn.cohort)
+        message = encode_down(setting, message, turn.cohort.ids, turn.key)
         replies = session.run(message, store, turn.cohort, turn.delivery, turn.key)
         advanced = len(replies) >= setting.federation.quorum
         if advanced:
@@ -72,17 +73,20 @@ def rehearse(setting: Setting, rounds: int) -> Iterator[tuple[RoundRecord, Turn]
         yield _record(turn, replies, world, None, 0.0), turn
 
 
-def encode_down(setting: Setting, message: Message, key: Key) -> Message:
-    """The broadcast as devices decode it: shared parts through the downlink transforms, once for all."""
+def encode_down(setting: Setting, message: Message, ids: Ints, key: Key) -> Message:
+    """The message as devices decode it: shared parts through the downlink transforms once for all, own parts each."""
     down = setting.codec.down
     if not down.transforms:
         return message
-    shared = {}
+    shared, own = {}, None
     for name, leaves in message.shared.items():
         one = {leaf: value[None] for leaf, value in leaves.items()}
         decoded = down.encode(one, None, [key.fold("encode_down", name)]).decode()
         shared[name] = {leaf: value[0] for leaf, value in decoded.items()}
-    return Message(shared=shared, own=message.own, base=message.base)
+    if message.own is not None:
+        keys = {name: [key.fold("encode_own", name, int(client)) for client in ids] for name in message.own}
+        own = {name: down.encode(leaves, None, keys[name]).decode() for name, leaves in message.own.items()}
+    return Message(shared=shared, own=own, base=message.base)
 
 
 def _evaluates(setting: Setting, rounds_done: int) -> bool:

@@ -36,6 +36,8 @@ class Clients(Protocol):
     @property
     def memory(self) -> Tree: ...  # this method's client memory [K, ...], zeros where none yet
     @property
+    def own(self) -> dict[str, Tree]: ...  # the message's own parts {part: {leaf: [K, ...]}}
+    @property
     def known(self) -> Any: ...  # whether each client has memory from an earlier round, bool tensor [K]
 
     def load(self, params: Mapping[str, Any], *, stacked: bool = False) -> None:
