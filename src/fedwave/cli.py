@@ -17,7 +17,9 @@ from fedwave.core.errors import BadInput, FedwaveError
 
 app = typer.Typer(
     help="Federated learning of foundation models over simulated wireless networks.",
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 models = typer.Typer(help="Models of this machine.")
 app.add_typer(models, name="models")
@@ -42,7 +44,10 @@ def _root(
 
 @app.command()
 def demo(
-    seed: int = 0, rounds: Annotated[int, typer.Option(min=1)] = 6, out: Out = None, as_json: AsJson = False,
+    seed: int = 0,
+    rounds: Annotated[int, typer.Option(min=1)] = 6,
+    out: Out = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune SmolLM2-135M by federated LoRA among topic devices over a simulated 5G cell."""
@@ -53,9 +58,12 @@ def demo(
 
 @app.command()
 def run(
-    job: Job = None, overrides: Overrides = None, out: Out = None,
+    job: Job = None,
+    overrides: Overrides = None,
+    out: Out = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")] = None,
-    as_json: AsJson = False, quiet: Quiet = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train JOB.toml and write a run folder; --resume continues one."""
     from fedwave import console
@@ -158,6 +166,11 @@ def _invoke() -> int:
         sentence, code = str(error), error.exit_code
     except MemoryError as error:
         sentence, code = f"this machine has too little memory for this job: {error}".rstrip(": "), 2
+    except OverflowError:
+        sentence, code = (
+            "a number of the job is beyond all measure: the arithmetic of its radio or devices overflows",
+            2,
+        )
     except (KeyboardInterrupt, typer.Abort):
         sentence, code = "interrupted", 130
     except BrokenPipeError:  # the reader has gone; nothing more may be written, at exit neither

@@ -32,7 +32,9 @@ def stopping() -> Iterator[Callable[[], bool]]:
         if asked[0]:
             raise KeyboardInterrupt
         asked[0] = True
-        print("\nfinishing this round, then saving; Ctrl-C again stops now (the last checkpoint stays)", file=sys.stderr)
+        print(
+            "\nfinishing this round, then saving; Ctrl-C again stops now (the last checkpoint stays)", file=sys.stderr
+        )
 
     previous = signal.signal(signal.SIGINT, ask)
     try:
@@ -51,7 +53,10 @@ def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
             if stop() and not simulation.finished:
                 simulation.checkpoint()
                 folder = simulation.folder.path if simulation.folder else ""
-                print(f"fedwave: stopped after round {record.round}; continue: fedwave run --resume {folder}", file=sys.stderr)
+                print(
+                    f"fedwave: stopped after round {record.round}; continue: fedwave run --resume {folder}",
+                    file=sys.stderr,
+                )
                 raise Stopped
         return simulation.result()
 
@@ -125,7 +130,13 @@ def _bar(quiet: bool) -> Iterator[_Bar]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield _Bar(progress, quiet)
 
@@ -246,7 +257,9 @@ def show_plan(plan: Plan) -> None:
         print(f"  {name:<10} {text}")
     for name, device in plan.devices.items():
         fits = "fits" if device["fits"] else "does NOT fit"
-        print(f"  {name}: {duration(float(device['compute_s']))} of computing, {si(float(device['peak_memory_bytes']), 'B')} ({fits})")
+        print(
+            f"  {name}: {duration(float(device['compute_s']))} of computing, {si(float(device['peak_memory_bytes']), 'B')} ({fits})"
+        )
     for assumption in plan.assumptions:
         print(f"  assumes: {assumption}")
 

@@ -55,7 +55,7 @@ class Experiment:
     fleet: Fleet = field(default_factory=Fleet)
     server: Server = Server()
     engine: Annotated[CohortEngine, part("engine")] = CohortEngine()
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+    __pydantic_config__ = {"extra": "forbid"}
 
     @classmethod
     def load(cls, path: str | Path, overrides: list[str] | None = None) -> Experiment:
@@ -111,9 +111,18 @@ class Experiment:
                 "task.adapter.rank differs by device (flora takes mixed ranks)"
             )
         return Setting(
-            seed=self.seed, rounds=self.rounds, eval_every=self.eval_every, batch_size=self.task.batch_size, spec=spec,
-            population=Population(samples, rank, device), method=self.method, codec=Codec(up, down),
-            sampler=self.sampler, federation=self.federation, network=self.network, fleet=self.fleet,
+            seed=self.seed,
+            rounds=self.rounds,
+            eval_every=self.eval_every,
+            batch_size=self.task.batch_size,
+            spec=spec,
+            population=Population(samples, rank, device),
+            method=self.method,
+            codec=Codec(up, down),
+            sampler=self.sampler,
+            federation=self.federation,
+            network=self.network,
+            fleet=self.fleet,
             server=self.server,
         )
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedwave.core.types import STATUSES
+from fedwave.core.errors import BadInput
+from fedwave.core.types import STATUSES, RoundRecord
 from fedwave.experiment import Experiment
 from fedwave.federation.setting import Setting, Turn
 from fedwave.federation.sync import rehearse
@@ -60,20 +61,31 @@ def plan(experiment: Experiment, *, rounds: int | None = None) -> Plan:
     """Rehearse ``rounds`` (by default the job's, at most 20) without training.
 
     A job is unsuitable where fewer clients than the quorum can be heard in most rounds, conditional where more than one
-    client in ten is lost, suitable otherwise.
+    client in ten is lost, suitable otherwise. Raises :class:`BadInput` where the numbers run out of range.
     """
     setting = experiment.setting()
-    rehearsal = list(rehearse(setting, rounds or min(setting.rounds, _REHEARSED)))
+    with np.errstate(all="ignore"):  # what overflows shows in the result, and is refused there
+        rehearsal = list(rehearse(setting, rounds or min(setting.rounds, _REHEARSED)))
+        return _checked(_summary(setting, rehearsal))
+
+
+def _summary(setting: Setting, rehearsal: list[tuple[RoundRecord, Turn]]) -> Plan:
     records, turns = [r for r, _ in rehearsal], [t for _, t in rehearsal]
     seconds = np.array([r.round_s for r in records])
     status = np.concatenate([t.delivery.status for t in turns]) if turns else np.zeros(0)
-    lost = {name: float(np.mean(status == code)) for code, name in enumerate(STATUSES) if code and np.any(status == code)}
+    lost = {
+        name: float(np.mean(status == code)) for code, name in enumerate(STATUSES) if code and np.any(status == code)
+    }
     heard = float(np.mean(status == 0)) if status.size else 0.0
-    path = {name: float(np.mean([getattr(r, f"{name}_s") for r in records])) for name in ("downlink", "compute", "uplink")}
+    path = {
+        name: float(np.mean([getattr(r, f"{name}_s") for r in records])) for name in ("downlink", "compute", "uplink")
+    }
     verdict = _verdict(setting, [r.delivered for r in records], heard)
     return Plan(
         verdict=verdict,
-        binding=max(lost, key=lambda name: lost[name]) if verdict != "suitable" and lost else max(path, key=lambda n: path[n]),
+        binding=max(lost, key=lambda name: lost[name])
+        if verdict != "suitable" and lost
+        else max(path, key=lambda n: path[n]),
         round_s=float(seconds.mean()),
         round_s_p5=float(np.quantile(seconds, 0.05)),
         round_s_p95=float(np.quantile(seconds, 0.95)),
@@ -95,9 +107,17 @@ def plan(experiment: Experiment, *, rounds: int | None = None) -> Plan:
     )
 
 
-def _verdict(
-    setting: Setting, delivered: list[int], heard: float
-) -> Literal["suitable", "conditional", "unsuitable"]:
+def _checked(plan: Plan) -> Plan:
+    """``plan``, where all its numbers are finite."""
+    for name, value in vars(plan).items():
+        if isinstance(value, float) and not np.isfinite(value):
+            raise BadInput(
+                f"the plan's {name} is {value}: a number of the job's devices or network is beyond all measure"
+            )
+    return plan
+
+
+def _verdict(setting: Setting, delivered: list[int], heard: float) -> Literal["suitable", "conditional", "unsuitable"]:
     enough = np.mean([d >= setting.federation.quorum for d in delivered])
     if enough < 0.5:
         return "unsuitable"

@@ -15,7 +15,13 @@ IDS = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=20)
 def test_mixer_is_splitmix64():
     """First outputs of SplitMix64 from state 1234567, as published with its reference implementation."""
     state = np.uint64(1234567) + np.arange(1, 6, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    expected = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
     assert _mix(state).tolist() == expected
 
 
@@ -23,7 +29,11 @@ def test_known_answers():
     """Pinned: a run must give the same numbers on every machine and in every later version."""
     key = Key(0).fold("sample", 3)
     assert key.value == 8065984071526492024
-    assert Key(7).bits([0, 1, 2**40], 2).tolist() == [[3610735443005674341, 5141127732746848797], [11577281486786391398, 14105680077167936040], [11047467332332686788, 4912601141959551798]]
+    assert Key(7).bits([0, 1, 2**40], 2).tolist() == [
+        [3610735443005674341, 5141127732746848797],
+        [11577281486786391398, 14105680077167936040],
+        [11047467332332686788, 4912601141959551798],
+    ]
     assert Key(7).uniform([5])[0, 0] == pytest.approx(0.35691239499508093, rel=1e-15)
     assert Key(7).normal([5])[0, 0] == pytest.approx(-0.9711948306063295, rel=1e-12)
 
@@ -32,7 +42,7 @@ def test_known_answers():
 def test_a_row_depends_on_its_id_only(ids, extra, n, seed):
     key = Key(seed)
     alone = np.concatenate([key.uniform([i], n) for i in ids])
-    assert np.array_equal(key.uniform(extra + ids, n)[len(extra):], alone)
+    assert np.array_equal(key.uniform(extra + ids, n)[len(extra) :], alone)
     assert np.array_equal(key.uniform(ids[::-1], n), alone[::-1])
     assert np.array_equal(key.uniform(ids, n + 3)[:, :n], alone)
 

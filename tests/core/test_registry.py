@@ -25,7 +25,7 @@ number = 3
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def own(tmp_path, monkeypatch):
     """A user's module in the current folder, under a name that no other test uses."""
     name = f"own_{tmp_path.name.replace('-', '_')}"

@@ -56,7 +56,9 @@ def test_a_client_does_not_depend_on_its_group(plan, seed):
     order, offsets, ids, steps, size = plan
     together = plan_rows(order, offsets, ids=ids, steps=steps, batch_size=size, key=Key(seed))
     for slot, client in enumerate(ids):
-        alone = plan_rows(order, offsets, ids=np.array([client]), steps=steps[slot : slot + 1], batch_size=size, key=Key(seed))
+        alone = plan_rows(
+            order, offsets, ids=np.array([client]), steps=steps[slot : slot + 1], batch_size=size, key=Key(seed)
+        )
         assert rows_of(together, slot)[: steps[slot]] == rows_of(alone, 0)
 
 
@@ -84,6 +86,8 @@ def test_shuffles_are_uniform():
     """The row that comes first is each of 4 rows in a quarter of 4000 rounds, within 4 standard errors (0.027)."""
     key, hits = Key(5), np.zeros(4)
     for r in range(4000):
-        rows = plan_rows(np.arange(4), np.array([0, 4]), ids=np.array([0]), steps=np.array([1]), batch_size=4, key=key.fold(r))
+        rows = plan_rows(
+            np.arange(4), np.array([0, 4]), ids=np.array([0]), steps=np.array([1]), batch_size=4, key=key.fold(r)
+        )
         hits[rows[0, 0, 0]] += 1
     assert abs(hits / 4000 - 0.25).max() < 0.028

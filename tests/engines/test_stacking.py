@@ -2,13 +2,13 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from fedwave.core import tree
 from fedwave.core.errors import Refused
+from fedwave.engines.cohort import _finite
 from fedwave.engines.stacking import ClientEmbedding, ClientLinear, Stack, Vmapped
 
 
@@ -53,7 +53,7 @@ class Keyword(nn.Module):
         return self.scaled(x, bias=x.mean(-1, keepdim=True))
 
 
-class MaxNorm(nn.Module):
+class Doubled(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = Subclass(11, 6)
@@ -86,10 +86,13 @@ MODELS = {
     "layer norm": (lambda: nn.LayerNorm(6), vectors(3, 6)),
     "group norm": (lambda: nn.GroupNorm(2, 6), vectors(6, 3)),
     "conv": (lambda: nn.Conv2d(2, 3, 3, padding=1), vectors(2, 5, 5)),
-    "conv net": (lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4)), vectors(2, 5, 5)),
+    "conv net": (
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4)),
+        vectors(2, 5, 5),
+    ),
     "own parameter": (lambda: nn.Sequential(nn.Linear(6, 6), Scaled()), vectors(3, 6)),
     "keyword argument": (Keyword, vectors(3, 6)),
-    "subclass": (MaxNorm, ids),
+    "subclass": (Doubled, ids),
     "frozen batch norm": (lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).eval(), vectors(2, 5, 5)),
 }
 
@@ -111,12 +114,8 @@ def stacked(make, k, slots=None):
     return stack, plain
 
 
-@pytest.mark.parametrize("rows", [1, 4])
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("name", sorted(MODELS))
-def test_twins_equal_a_module_per_client(name, k, rows):
+def assert_equal_to_a_module_per_client(make, draw, k, rows):
     """Outputs, and gradients of sum_k sin(output_k) in every leaf, with one slot to spare."""
-    make, draw = MODELS[name]
     stack, plain = stacked(make, k, slots=k + 1)
     x = draw(k * rows, torch.Generator().manual_seed(2))
     stack.rows = rows
@@ -130,9 +129,130 @@ def test_twins_equal_a_module_per_client(name, k, rows):
             torch.testing.assert_close(grads[leaf][slot], value.grad, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_twins_equal_a_module_per_client(name, k, rows):
+    assert_equal_to_a_module_per_client(*MODELS[name], k, rows)
+
+
+class Twice(nn.Module):
+    """One module at two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = self.b = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.b(self.a(x).tanh())
+
+
+class SharedInput(nn.Module):
+    """A trained layer whose input ``[1, s, d]`` is the same for all rows, as relative positions are."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.places = layer, isinstance(layer, nn.Embedding)
+
+    def forward(self, x):
+        n = x.shape[1]
+        shared = torch.arange(n)[None] if self.places else torch.linspace(0, 1, 6 * n).view(1, n, 6)
+        return x + self.layer(shared)
+
+
+class Pair(nn.Module):
+    """Takes and gives tuples, as attention with rotary embeddings does."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(6))
+
+    def forward(self, x, waves):
+        return x * self.gain * waves[0], waves[1]
+
+
+class Rotary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pair = Pair()
+
+    def forward(self, x):
+        y, wave = self.pair(x, (x.cos(), x.sin()))
+        return y + wave
+
+
+class Flattened(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+
+    def forward(self, x):
+        return self.norm(x.reshape(-1, 6)).view(x.shape)
+
+
+HARD = {
+    "padding index": (lambda: nn.Embedding(11, 6, padding_idx=3), ids, "the padding row gets a gradient"),
+    "one module at two places": (Twice, vectors(6), "the second place keeps the ordinary module"),
+    "shared input, linear": (
+        lambda: SharedInput(nn.Linear(6, 6)),
+        vectors(3, 6),
+        "its s rows are dealt out to the k clients",
+    ),
+    "shared input, mapped": (
+        lambda: SharedInput(Subclass(11, 6)),
+        vectors(3, 6),
+        "one output row a client, not one a row",
+    ),
+    "tuples": (Rotary, vectors(3, 6), "tensors in tuples are not split"),
+    "flattened tokens": (Flattened, vectors(3, 6), "only k x b rows are recognised, not k x b x s"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.xfail(strict=True, reason=HARD[n][2])) for n in sorted(HARD)]
+)
+def test_hard_cases(name):
+    assert_equal_to_a_module_per_client(*HARD[name][:2], 3, 2)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="positions are dealt out to the clients wherever their number is a multiple of k"
+)
+@pytest.mark.parametrize("length", [3, 5])
+def test_an_input_without_rows_is_refused(length):
+    """Positions ``[s]`` in a batch of k x rows = 6: nothing says whose they are."""
+
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.places = nn.Embedding(6, 6)
+
+        def forward(self, x):
+            return x + self.places(torch.arange(x.shape[1]))
+
+    stack, _ = stacked(Bare, 3)
+    stack.rows = 2
+    with pytest.raises(Refused):
+        stack.model(torch.zeros(6, length, 6))
+
+
+@pytest.mark.xfail(
+    strict=True, raises=(IndexError, AssertionError), reason="reductions over 'all but the client axis' of [K]"
+)
+@pytest.mark.parametrize("what", ["distance", "finite"])
+def test_scalar_parameters(what):
+    """A trained temperature is a leaf of shape (); stacked it is ``[K]``."""
+    if what == "distance":
+        a, b = ({"t": torch.tensor(values)} for values in ([1.0, 2.0], [1.0, 5.0]))
+        assert tree.sqdist(a, b).tolist() == [0.0, 9.0]
+    else:
+        assert _finite(torch.zeros(2), {"u": {"t": torch.tensor([1.0, torch.nan])}}).tolist() == [True, False]
+
+
 def test_which_twin():
     for make, kind in ((lambda: nn.Linear(2, 2), ClientLinear), (lambda: nn.Embedding(3, 2), ClientEmbedding),
-                       (lambda: nn.LayerNorm(2), Vmapped), (lambda: nn.Embedding(3, 2, max_norm=1.0), Vmapped)):  # fmt: skip
+                       (lambda: nn.LayerNorm(2), Vmapped),
+                       (lambda: nn.Embedding(3, 2, max_norm=1.0), Vmapped)):  # fmt: skip
         assert type(stacked(make, 2)[0].model) is kind
 
 

@@ -71,7 +71,9 @@ class Bench:
         """:meth:`train`, then the server's step."""
         replies = self.train(ids, lost=lost, round=round)
         if len(replies):
-            self.state = self.method.server_update(self.spec, self.state, replies, self.session, KEY.fold("server", round))
+            self.state = self.method.server_update(
+                self.spec, self.state, replies, self.session, KEY.fold("server", round)
+            )
         return replies
 
     @property

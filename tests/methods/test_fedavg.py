@@ -1,6 +1,5 @@
 """Federated averaging: weights, losses, packing, replies that are not finite."""
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -51,7 +50,7 @@ def test_equal_weights_and_server_rate():
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_server_momentum(nesterov):
-    """Pseudo-gradient D = w - mean w_k: v <- m v + D, then w <- w - lr v, or w - lr (D + m v) with Nesterov (DiLoCo's outer step)."""
+    """D = w - mean w_k; v <- m v + D; w <- w - lr v, or w - lr (D + m v) with Nesterov (DiLoCo's outer step)."""
     outer = {"name": "sgd", "lr": 0.7, "momentum": 0.9, "nesterov": nesterov}
     bench = Bench("fedavg", DATA, local_steps=2, weighting="uniform", server_optimizer=outer)
     w, v = np.zeros(2), np.zeros(2)
@@ -90,7 +89,9 @@ def test_folding_does_not_depend_on_the_order(order, weights, heard, group):
         fold.add(at, cohort, np.array(heard, dtype=float)[at], {"a": rows, "b": rows}, torch.zeros(len(at)))
     replies = fold.close(cohort)
     kept = np.flatnonzero(heard)
-    assert replies.parts["a"]["x"].numpy() == pytest.approx(np.average(values[kept], axis=0, weights=np.array(weights)[kept]), abs=1e-6)
+    assert replies.parts["a"]["x"].numpy() == pytest.approx(
+        np.average(values[kept], axis=0, weights=np.array(weights)[kept]), abs=1e-6
+    )
     assert replies.position.tolist() == kept.tolist()
     assert replies.parts["b"]["x"].numpy() == pytest.approx(values[kept], abs=1e-6)
     assert replies.weight == pytest.approx(np.array(weights)[kept] / np.array(weights)[kept].sum())
@@ -107,11 +108,13 @@ def test_groups_of_any_size_give_the_same(method):
     """Two rounds with a lost client in groups of 1, 3 and all: server state, losses and client memory within 1e-6."""
     found = []
     for size in (1, 3, 0):
-        bench = Bench(method, clients_data((1, 3, 4, 2, 7)), max_clients=size, public=5, local_epochs=3, **PACKED[method])
+        bench = Bench(
+            method, clients_data((1, 3, 4, 2, 7)), max_clients=size, public=5, local_epochs=3, **PACKED[method]
+        )
         losses = [bench.round([0, 1, 2, 3, 4], lost=[turn], round=turn).loss for turn in range(2)]
         memory = [bench.store.get([k])[0] for k in range(5)]
         found.append((bench.state, losses, memory))
-    for (a, b) in itertools.pairwise(found):
+    for a, b in itertools.pairwise(found):
         for group in a[0]:
             for leaf, value in a[0][group].items():
                 assert torch.allclose(value, b[0][group][leaf], rtol=0, atol=1e-6), (group, leaf)
@@ -139,7 +142,9 @@ def test_a_reply_that_is_not_finite_is_left_out():
     assert replies.dropped == [1]
 
 
-@pytest.mark.parametrize("transform", [{"name": "quantize", "bits": 8}, {"name": "top_k", "fraction": 0.5}, {"name": "clip", "norm": 1.0}])
+@pytest.mark.parametrize(
+    "transform", [{"name": "quantize", "bits": 8}, {"name": "top_k", "fraction": 0.5}, {"name": "clip", "norm": 1.0}]
+)
 def test_transforms_do_not_hide_it(transform):
     bench = Bench("fedavg", poisoned([1]), local_steps=2, transforms=[transform])
     assert bench.round([0, 1, 2]).dropped == [1]
@@ -204,15 +209,44 @@ def test_an_update_that_overflows_is_left_out():
     assert records[0].eval is None or np.isfinite(records[0].eval["loss"])
 
 
-def test_quorum_not_met_leaves_the_clients_as_they_were():
-    """SCAFFOLD's c must stay the mean of the c_k: a round that the server gives up is no round for the clients."""
-    table = job(
-        method={"name": "scaffold", "local_steps": 2}, federation={"name": "sync", "quorum": 4},
-        network={"name": "ideal", "loss": 0.5}, rounds=8,
-    )  # fmt: skip
-    running = simulation.Simulation.start(Experiment.parse(table))
-    records = list(running.stream())
-    assert {record.delivered >= 4 for record in records} == {False} or dataclasses.is_dataclass(records[0])
-    rows, _ = running.store.get(np.arange(4))
-    mean = rows["method/weight"].mean(0)
-    assert torch.allclose(mean, running.state["control"]["weight"], atol=1e-6)
+@pytest.mark.xfail(strict=True, reason="the record's mean loss includes clients whose reply was dropped")
+def test_a_dropped_client_is_not_in_the_mean_loss():
+    """An infinite train_loss is no JSON number."""
+    table = job(method={"name": "fedavg", "local_steps": 2, "local_optimizer": {"name": "sgd", "lr": 1e30}})
+    for record in simulation.stream(Experiment.parse(table)):
+        assert record.train_loss is None or np.isfinite(record.train_loss)
+
+
+@pytest.mark.xfail(strict=True, reason="only losses and payloads are looked at, not the memory to keep")
+def test_memory_that_is_not_finite_is_not_kept():
+    """y = 1e18: the loss 1e36 is finite, the step 1e21 x 1e18 is not; a client without payload must not keep that."""
+    data = clients_data((1, 3, 4))
+    data[1] = (data[1][0], 1e18 * data[1][1])
+    bench = Bench("local", data, local_steps=1, local_optimizer={"name": "sgd", "lr": 1e21})
+    assert bench.round([0, 1, 2]).dropped == [1]
+    assert not bench.memory(1)[1]
+
+
+@pytest.mark.xfail(strict=True, reason="clients settle as heard although the server gives the round up")
+@pytest.mark.parametrize("case", ["scaffold", "error feedback"])
+def test_quorum_not_met_leaves_the_clients_as_they_were(case):
+    """Every round has at most 3 of 4 updates, the quorum is 4: no step, so clients must not think there was one.
+
+    SCAFFOLD: c must stay the mean of the c_k (both zero). Error feedback: what was sent was not used, so the residuals
+    are the whole updates (mean over the clients of |residual| as if everybody was lost).
+    """
+    method = {"name": "scaffold" if case == "scaffold" else "fedavg", "local_steps": 2}
+    transform = [{"name": "top_k", "fraction": 0.34}] if case != "scaffold" else []
+
+    def memory(loss):
+        network, federation = {"name": "ideal", "loss": loss}, {"name": "sync", "quorum": 4}
+        table = job(method=method, transform=transform, network=network, federation=federation)
+        running = simulation.Simulation.start(Experiment.parse(table))
+        assert all(record.delivered < 4 for record in running.stream())
+        return running.store.get(np.arange(4))[0], running.state
+
+    rows, state = memory(0.6)
+    if case == "scaffold":
+        assert torch.allclose(rows["method/weight"].mean(0), state["control"]["weight"], atol=1e-6)
+    else:
+        assert torch.allclose(rows["update/residual/weight"], memory(1.0)[0]["update/residual/weight"], atol=1e-6)

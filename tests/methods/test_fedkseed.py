@@ -14,7 +14,9 @@ DATA = clients_data((1, 3, 4))
 
 
 def bench(**settings):
-    return Bench("fedkseed", DATA, **{"pool": 8, "local_steps": 5, "local_optimizer": {"name": "sgd", "lr": 0.05}, **settings})
+    return Bench(
+        "fedkseed", DATA, **{"pool": 8, "local_steps": 5, "local_optimizer": {"name": "sgd", "lr": 0.05}, **settings}
+    )
 
 
 def z_of(seed, like):
@@ -27,7 +29,7 @@ def seeds_of(client, steps, pool, round=0):
 
 
 def by_hand(w, data, seeds, like, *, lr, eps, pool):
-    """(final w, accumulators). On a quadratic the two-point slope is exact: (L(w + eps z) - L(w - eps z)) / 2 eps = g . z."""
+    """(w, accumulators). On a quadratic (L(w + eps z) - L(w - eps z)) / 2 eps = g . z exactly."""
     total = np.zeros(pool)
     for seed in seeds:
         z = z_of(seed, like)
@@ -37,7 +39,7 @@ def by_hand(w, data, seeds, like, *, lr, eps, pool):
 
 
 def test_a_round_by_hand():
-    """Server: a <- a + sum p_k a_k with p = n_k / n; w = w_0 - sum_s a_s z_s. eps = 0.05 keeps float32 differences clean."""
+    """a <- a + sum p_k a_k with p = n_k / n; w = w_0 - sum_s a_s z_s. eps = 0.05 keeps float32 differences clean."""
     run = bench(eps=0.05)
     like, a = run.session.initial, np.zeros(8)
     for turn in range(2):
@@ -50,7 +52,7 @@ def test_a_round_by_hand():
 
 
 def test_scalars_rebuild_the_clients_own_parameters():
-    """A cohort of one: what the server rebuilds from its scalars is where the client ended, to the rounding of w +- eps z."""
+    """A cohort of one: the server rebuilds where the client ended, to the rounding of w +- eps z."""
     run, ended = bench(local_steps=40), {}
     reply = type(run.method).reply
 
@@ -86,7 +88,9 @@ def test_traffic_is_16_384_bytes_each_way():
 
 
 def test_directions_are_standard_normal_and_differ():
-    z = np.concatenate([direction(s, {"a": np.zeros((50, 50)), "b": np.zeros(10)})["a"].numpy().ravel() for s in range(20)])
+    z = np.concatenate(
+        [direction(s, {"a": np.zeros((50, 50)), "b": np.zeros(10)})["a"].numpy().ravel() for s in range(20)]
+    )
     assert abs(z.mean()) < 0.02  # 50,000 draws: standard error 0.0045
     assert abs(z.std() - 1) < 0.02
     both = [direction(s, {"a": np.zeros(1000)})["a"].numpy() for s in (1, 2)]

@@ -15,7 +15,9 @@ def test_gradient_by_hand():
     for turn in range(2):  # in the second round w_sent is not zero
         bench.round([0, 1, 2], round=turn)
         sent = w
-        own = [descend(sent, data, steps=3, lr=0.1, correct=lambda v, g, sent=sent: g + 2.0 * (v - sent)) for data in DATA]
+        own = [
+            descend(sent, data, steps=3, lr=0.1, correct=lambda v, g, sent=sent: g + 2.0 * (v - sent)) for data in DATA
+        ]
         w = (own[0] + 3 * own[1] + 4 * own[2]) / 8
         assert bench.weight == pytest.approx(w, abs=1e-6)
 

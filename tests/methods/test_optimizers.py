@@ -15,8 +15,9 @@ DATA = clients_data((1, 3, 4))
 
 @pytest.mark.parametrize("method", ["fedadam", "fedyogi"])
 def test_two_rounds_by_hand(method):
-    """Reddi et al., Algorithm 2: D = mean w_k - w; m = .9 m + .1 D; Adam v = .99 v + .01 D^2, Yogi v = v - .01 D^2 sign(v - D^2).
+    """Reddi et al., Algorithm 2: D = mean w_k - w; m <- .9 m + .1 D.
 
+    Adam v <- .99 v + .01 D^2, Yogi v <- v - .01 D^2 sign(v - D^2);
     w <- w + lr m / (sqrt v + tau) with m_{-1} = 0 and v_{-1} = tau^2; no bias correction.
     """
     rule = {"name": method[3:], "lr": 0.2, "beta1": 0.9, "beta2": 0.99, "eps": 0.01}

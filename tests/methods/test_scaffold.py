@@ -53,14 +53,16 @@ def test_new_control_is_the_mean_gradient():
 
 
 def test_unequal_steps():
-    """With epochs, clients make different numbers of steps; each divides by its own (4 rows in batches of 64: 1 a round)."""
+    """With epochs, clients make different numbers of steps; each divides by its own."""
     data = clients_data((1, 70, 130))  # 1, 2 and 3 batches an epoch
     bench = Bench("scaffold", data, local_epochs=1, local_optimizer={"name": "sgd", "lr": 0.05})
     bench.round([0, 1, 2])
     control = bench.state["control"]["weight"].numpy()[0]
     assert control == pytest.approx(np.mean([bench.memory(k)[0] for k in range(3)], axis=0), abs=1e-6)
     steps = np.array([1, 2, 3])
-    mean = sum(-0.05 * s * bench.memory(k)[0] for k, s in enumerate(steps)) / 3  # y_k - x = -lr steps c_k+ from zero controls
+    mean = (
+        sum(-0.05 * s * bench.memory(k)[0] for k, s in enumerate(steps)) / 3
+    )  # y_k - x = -lr steps c_k+ from zero controls
     assert bench.weight == pytest.approx(mean, abs=1e-6)
 
 
@@ -82,8 +84,8 @@ def test_drift_is_corrected():
 def test_refusals():
     spec = Toy().spec()
     for settings in (
-        {"local_optimizer": {"name": "adamw"}}, {"local_optimizer": {"name": "sgd", "momentum": 0.9}}, {"clip_norm": 1.0},
-        {"weighting": "samples"},
+        {"local_optimizer": {"name": "adamw"}}, {"local_optimizer": {"name": "sgd", "momentum": 0.9}},
+        {"clip_norm": 1.0}, {"weighting": "samples"},
     ):  # fmt: skip
         with pytest.raises(Refused, match="scaffold"):
             config.build("method", {"name": "scaffold", **settings}).check(spec)

@@ -120,5 +120,9 @@ def _base(kind: str) -> type | None:
     """The class that all built-in entries of ``kind`` descend from."""
     _load(kind)
     own = [cls for cls in _ENTRIES.get(kind, {}).values() if cls.__module__.startswith("fedwave.")]
-    shared = [c for c in own[0].__mro__ if c.__module__.startswith("fedwave.") and all(issubclass(o, c) for o in own)] if own else []
+    shared = (
+        [c for c in own[0].__mro__ if c.__module__.startswith("fedwave.") and all(issubclass(o, c) for o in own)]
+        if own
+        else []
+    )
     return shared[-1] if shared else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -205,13 +205,13 @@ class Session:
                         weight.copy_(master)
         self._base_applied = max(self._base_applied, len(changes))
 
-    def evaluate(self, params: tree.Tree, base: list[Any]) -> dict[str, float]:
+    def evaluate(self, params: Mapping[str, Any], base: list[Any]) -> dict[str, float]:
         """Held-out metrics of the model with ``params`` and all base changes."""
         self.apply_base(base)
         self._single(params)
         return self.learner.evaluate()
 
-    def predict(self, params: tree.Tree, rows: Ints) -> Tensor:
+    def predict(self, params: Mapping[str, Any], rows: Ints) -> Tensor:
         """Outputs ``[n, ...]`` without gradient."""
         import torch
 
@@ -220,7 +220,7 @@ class Session:
             return torch.cat([clients.predict(rows[None, at : at + 64])[0] for at in range(0, len(rows), 64)])
 
     def distill(
-        self, params: tree.Tree, targets: Tensor, *, steps: int, batch_size: int, optimizer: Any, key: Key
+        self, params: Mapping[str, Any], targets: Any, *, steps: int, batch_size: int, optimizer: Any, key: Key
     ) -> tree.Tree:
         """Train the model on the public rows towards ``targets [n_public, ...]``."""
         self.stack.train_only(set(self.spec.trainable))
@@ -231,7 +231,7 @@ class Session:
             clients.descend(clients.gradients(clients.distance(outputs, targets[drawn][None]).mean(1)))
         return {name: value[0].detach().clone() for name, value in clients.params.items()}
 
-    def _single(self, params: tree.Tree, optimizer: Any = None) -> SlotClients:
+    def _single(self, params: Mapping[str, Any], optimizer: Any = None) -> SlotClients:
         """One client in slot 0 that holds ``params`` at full rank."""
         self.stack.rows = 1
         clients = self._clients(_server_alone(self.spec.max_rank), Message(shared={}), optimizer, Key(0))

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 @register("method", "flora")
 @dataclass(frozen=True)
 class Flora(Method):
-    """``W <- W + lr_s (alpha/r) [p_1 B_1 .. p_K B_K] [A_1; ..; A_K]``, exact for any mix of ranks (Wang et al., NeurIPS 2024, Eq. 3-5).
+    """``W <- W + lr_s (alpha/r) [p_1 B_1 .. p_K B_K] [A_1; ..; A_K]`` (Wang et al., NeurIPS 2024, Eq. 3-5).
 
+    Exact for any mix of ranks.
     Every round starts from fresh factors (A from a broadcast seed, B zero). The stack is a change of the base model: its
     bits are charged as downlink for every round since a client last heard a broadcast. Head leaves, where there are any,
     are averaged as in FedAvg. ``alpha/r`` is one number for all clients, whatever their rank.
@@ -37,7 +38,9 @@ class Flora(Method):
         if not spec.max_rank:
             raise Refused("method flora stacks LoRA factors; set task.adapter.name = 'lora'")
         if not self.server_optimizer.plain:
-            raise Refused("method flora adds its stack to the base; server_optimizer must be sgd without momentum and weight decay")
+            raise Refused(
+                "method flora adds its stack to the base; server_optimizer must be sgd without momentum and weight decay"
+            )
 
     def factors(self, spec: Spec) -> Leaves:
         """The LoRA leaves."""
@@ -93,7 +96,7 @@ class Flora(Method):
         for module in spec.bases:
             a, b = factors[f"{module}.lora_A.weight"], factors[f"{module}.lora_B.weight"]
             group[f"{module}.A"] = _cat([a[k, :r] for k, r in enumerate(ranks)], 0)
-            group[f"{module}.B"] = _cat([w * b[k, :, :r] for k, (r, w) in enumerate(zip(ranks, weights, strict=True))], 1)
+            group[f"{module}.B"] = _cat([weights[k] * b[k, :, :r] for k, r in enumerate(ranks)], 1)
         number = sum(name.startswith("base.") for name in state)
         state = {**state, f"base.{number:06d}": group}
         return self.step_server(state, replies.parts["update"]) if "update" in replies.parts else state

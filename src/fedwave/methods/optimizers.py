@@ -46,7 +46,7 @@ class Optimizer:
 @register("optimizer", "sgd")
 @dataclass(frozen=True)
 class Sgd(Optimizer):
-    """Stochastic gradient descent with (Nesterov) momentum and L2 ``weight_decay`` in the gradient, as in ``torch.optim.SGD``."""
+    """``torch.optim.SGD``: (Nesterov) momentum, and L2 ``weight_decay`` in the gradient."""
 
     momentum: Probability = 0.0
     nesterov: bool = False
