@@ -19,7 +19,11 @@ ROUNDS, SEEDS = 6, (0, 1, 2)
 
 
 def federated(seed: int, out: Path):
-    simulation = Simulation.start(demo_job(seed, ROUNDS), out / f"seed{seed}")
+    folder = out / f"seed{seed}"
+    if folder.exists():  # a run of an earlier call counts; one that was broken off goes on
+        simulation = Simulation.resume(folder)
+    else:
+        simulation = Simulation.start(demo_job(seed, ROUNDS), folder)
     for record in simulation.stream():
         print(json.dumps(record.to_dict()), flush=True)
     return simulation.result()

@@ -93,7 +93,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         turn = prepare(setting, world)
         cohorts.append(turn.cohort.ids)
-        world = world.after(turn.cohort, turn.delivery, 0.0, advanced=True)
+        world = world.after(turn.cohort, turn.delivery, 0.0)
     ours, theirs, accuracy = [], [], 0.0
     for repeat in range(repeats + 1):  # the first pair warms up
         with tempfile.TemporaryDirectory() as folder:

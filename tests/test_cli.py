@@ -33,8 +33,8 @@ TINY_DEVICE = (
     "fleet={mix = {tiny = 1}, device = {tiny = {peak_flops = 1e9, memory_bytes = 8, memory_bandwidth_bytes_s = 1e9, "
     "active_power_w = 1.0}}}"
 )
-PLAN_KEYS = ("round_s", "uplink_bits_per_client", "downlink_bits_per_client", "energy_j_per_client", "peak_memory_bytes",
-             "trainable_parameters", "model_parameters")  # fmt: skip
+PLAN_KEYS = ("round_s", "uplink_bits_per_client", "downlink_bits_per_client", "energy_j_per_client", 
+             "peak_memory_bytes", "trainable_parameters", "model_parameters")  # fmt: skip
 KINDS = ("methods", "tasks", "models", "devices", "networks", "channels", "schedulers", "transforms", "adapters",
          "engines", "optimizers", "partitions", "samplers", "uplinks")  # fmt: skip
 
@@ -141,7 +141,8 @@ def test_counts_have_a_space_before_their_noun(fedwave_):
     assert "  model      3.2 G parameters, 2.3 M trainable\n" in out
 
 
-@pytest.mark.parametrize("more", [[], ["network=ideal"], ["network=ideal", "network.loss=1.0"], ["fleet.availability=0.0"],
+@pytest.mark.parametrize("more", [[], ["network=ideal"], ["network=ideal", "network.loss=1.0"],
+                                  ["fleet.availability=0.0"],
                                   ["method=scaffold"], ["method=local"]])  # fmt: skip
 def test_plan_in_json(fedwave_, more):
     code, out, err = fedwave_("plan", "job.toml", "--json", *more)

@@ -136,7 +136,7 @@ def test_paths_below_home(tmp_path, monkeypatch):
     path = tmp_path / "job.toml"
     path.write_text(TEXT.format(data="~/rows.csv"))
     assert Experiment.load(path).task.data == str(tmp_path / "rows.csv")
-    with pytest.raises(BadInput, match="task.data: '~nobody-of-that-name/x' names the home of a user"):
+    with pytest.raises(BadInput, match=r"task\.data: '~nobody-of-that-name/x' names the home of a user"):
         Experiment.load(path, ["task.data=~nobody-of-that-name/x"])
 
 

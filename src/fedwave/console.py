@@ -184,7 +184,8 @@ def finish(result: Run, *, references: dict[str, float] | None = None) -> None:
     total = summary(result)
     print(f"\nheld-out: {_metrics(total['initial'])}  ->  {_metrics(total['final'])}")
     print(
-        f"{duration(total['sim_time_s'])} simulated, {data(total['uplink_bits'])} up, {data(total['downlink_bits'])} down, "
+        f"{duration(total['sim_time_s'])} simulated, "
+        f"{data(total['uplink_bits'])} up, {data(total['downlink_bits'])} down, "
         f"{si(total['energy_j'], 'J')}, {total['delivered']} of {total['clients']} updates delivered, "
         f"{duration(total['wall_s'])} on this machine"
     )
@@ -246,7 +247,8 @@ def show_plan(plan: Plan) -> None:
         "model": f"{_count(plan.model_parameters)} parameters, {_count(plan.trainable_parameters)} trainable",
         "round": f"{duration(plan.round_s)} (p5 {duration(plan.round_s_p5)}, p95 {duration(plan.round_s_p95)}): "
         f"download {duration(plan.downlink_s)}, compute {duration(plan.compute_s)}, upload {duration(plan.uplink_s)}",
-        "payload": f"{data(plan.uplink_bits_per_client)} up, {data(plan.downlink_bits_per_client)} down per client and round",
+        "payload": f"{data(plan.uplink_bits_per_client)} up, {data(plan.downlink_bits_per_client)} down "
+        "per client and round",
         "energy": f"{si(plan.energy_j_per_client, 'J')} per client and round, {si(plan.total_energy_j, 'J')} in all",
         "memory": f"{si(plan.peak_memory_bytes, 'B')} at most on a device",
         "delivered": f"{plan.delivered_share:.0%} of {plan.clients} clients' updates"
@@ -257,9 +259,8 @@ def show_plan(plan: Plan) -> None:
         print(f"  {name:<10} {text}")
     for name, device in plan.devices.items():
         fits = "fits" if device["fits"] else "does NOT fit"
-        print(
-            f"  {name}: {duration(float(device['compute_s']))} of computing, {si(float(device['peak_memory_bytes']), 'B')} ({fits})"
-        )
+        memory = si(float(device["peak_memory_bytes"]), "B")
+        print(f"  {name}: {duration(float(device['compute_s']))} of computing, {memory} ({fits})")
     for assumption in plan.assumptions:
         print(f"  assumes: {assumption}")
 

@@ -186,11 +186,13 @@ def _override(table: dict[str, Any], text: str) -> None:
             place = place.setdefault(step, {})
     if not isinstance(place, (dict, list)):
         raise BadInput(f"override {text!r}: {'.'.join(steps[:-1])} is not a table in this job")
-    last = _entry(place, steps[-1], text) if isinstance(place, list) else steps[-1]
     value = _value(raw)
     if tuple(steps) in _PATHS and isinstance(value, str) and value and _exists(Path(value)):
         value = os.path.abspath(value)
-    place[last] = value
+    if isinstance(place, list):
+        place[_entry(place, steps[-1], text)] = value
+    else:
+        place[steps[-1]] = value
 
 
 def _value(raw: str) -> Any:

@@ -20,8 +20,8 @@ _REHEARSED = 20
 class Plan:
     """What a job asks of its devices and its network. Quantities are per round unless said otherwise.
 
-    ``binding`` is what ends the round or keeps clients out of it; ``*_per_client`` are means over the rehearsed cohorts,
-    ``round_s_p5`` and ``round_s_p95`` quantiles over the rehearsed rounds.
+    ``binding`` is what ends the round or keeps clients out of it; ``*_per_client`` are means over the rehearsed
+    cohorts, ``round_s_p5`` and ``round_s_p95`` quantiles over the rehearsed rounds.
     """
 
     verdict: Literal["suitable", "conditional", "unsuitable"]

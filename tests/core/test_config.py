@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (the sentences are as long as they are)
 """Tables to dataclasses and back: every error names the key, the value and what is allowed."""
 
 import dataclasses

@@ -86,7 +86,7 @@ def test_own_module_that_fails_on_import(tmp_path, monkeypatch, text):
     (tmp_path / "failing_module.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(BadInput, match="'failing_module:Mine' cannot be imported: (Syntax|ZeroDivision|System)Error"):
+    with pytest.raises(BadInput, match=r"'failing_module:Mine' cannot be imported: (Syntax|ZeroDivision|System)Error"):
         registry.lookup("method", "failing_module:Mine")
 
 

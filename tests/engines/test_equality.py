@@ -38,7 +38,27 @@ def write_jsonl(path, rows):
 
 
 def sentences(n):
-    words = ["the", "cell", "sends", "a", "short", "reply", "when", "its", "link", "is", "weak", "and", "waits", "for", "more", "power", "near", "the", "edge"]
+    words = [
+        "the",
+        "cell",
+        "sends",
+        "a",
+        "short",
+        "reply",
+        "when",
+        "its",
+        "link",
+        "is",
+        "weak",
+        "and",
+        "waits",
+        "for",
+        "more",
+        "power",
+        "near",
+        "the",
+        "edge",
+    ]
     rng = np.random.default_rng(3)
     return [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(n)]
 

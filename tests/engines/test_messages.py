@@ -58,7 +58,9 @@ def test_own_parts_reach_their_clients_in_any_packing():
 
 def test_own_parts_go_through_the_downlink_transforms():
     job = replace(experiment(), method=OwnStart())
-    table = Experiment.parse({**experiment().to_table(), "transform": [{"name": "quantize", "bits": 8, "direction": "down"}]})
+    table = Experiment.parse(
+        {**experiment().to_table(), "transform": [{"name": "quantize", "bits": 8, "direction": "down"}]}
+    )
     SEEN.clear()
     records = list(simulation.stream(replace(job, transform=table.transform)))
     # One value per leaf is its own scale: it survives 8 bits exactly. Scale (32 bits) and codes: 10 and 1 bytes.

@@ -26,7 +26,7 @@ def test_a_larger_cohort_contains_the_smaller(seed):
 
 
 def test_every_client_is_equally_likely():
-    """600 rounds of 5 in 20: each is chosen 150 times on average, with standard deviation sqrt(600 x 1/4 x 3/4) = 10.6."""
+    """600 rounds of 5 in 20: each is chosen 150 times on average, standard deviation sqrt(600 x 1/4 x 3/4) = 10.6."""
     counts = np.zeros(20)
     for round_ in range(600):
         counts[Uniform(cohort=5).select(np.ones(20, dtype=bool), Key(0).fold("round", round_))] += 1

@@ -209,7 +209,6 @@ def test_an_update_that_overflows_is_left_out():
     assert records[0].eval is None or np.isfinite(records[0].eval["loss"])
 
 
-@pytest.mark.xfail(strict=True, reason="the record's mean loss includes clients whose reply was dropped")
 def test_a_dropped_client_is_not_in_the_mean_loss():
     """An infinite train_loss is no JSON number."""
     table = job(method={"name": "fedavg", "local_steps": 2, "local_optimizer": {"name": "sgd", "lr": 1e30}})
@@ -217,17 +216,15 @@ def test_a_dropped_client_is_not_in_the_mean_loss():
         assert record.train_loss is None or np.isfinite(record.train_loss)
 
 
-@pytest.mark.xfail(strict=True, reason="only losses and payloads are looked at, not the memory to keep")
 def test_memory_that_is_not_finite_is_not_kept():
-    """y = 1e18: the loss 1e36 is finite, the step 1e21 x 1e18 is not; a client without payload must not keep that."""
+    """y = 1e18: the loss 1e36 is finite, the step 1e22 x 1e17 is not; a client without payload must not keep that."""
     data = clients_data((1, 3, 4))
     data[1] = (data[1][0], 1e18 * data[1][1])
-    bench = Bench("local", data, local_steps=1, local_optimizer={"name": "sgd", "lr": 1e21})
+    bench = Bench("local", data, local_steps=1, local_optimizer={"name": "sgd", "lr": 1e22})
     assert bench.round([0, 1, 2]).dropped == [1]
     assert not bench.memory(1)[1]
 
 
-@pytest.mark.xfail(strict=True, reason="clients settle as heard although the server gives the round up")
 @pytest.mark.parametrize("case", ["scaffold", "error feedback"])
 def test_quorum_not_met_leaves_the_clients_as_they_were(case):
     """Every round has at most 3 of 4 updates, the quorum is 4: no step, so clients must not think there was one.

@@ -218,9 +218,6 @@ def test_flora_charges_the_stack_of_who_was_heard(files, monkeypatch):
     assert a.shape[0] == lab.setting.population.rank[0]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the change is charged as planned, with the rank of a client whose reply was not finite"
-)
 def test_flora_charges_the_stack_that_there_is(files, monkeypatch):
     """Client 1's factors of round 0 are NaN and left out: round 1's broadcast carries client 0's alone."""
     lab = Lab(files, "flora", monkeypatch, [[0, 1], [1, 2]], rank=MIXED)

@@ -57,7 +57,7 @@ class _Part:
 
 
 def part(kind: str) -> _Part:
-    """Annotation of a field that holds a registered ``kind``: a table with ``name``, a bare name, or the object itself."""
+    """Annotation of a field that holds a registered ``kind``: a table with ``name``, a bare name, or the object."""
     return _Part(kind)
 
 
@@ -90,7 +90,7 @@ def parse(cls: type, table: dict[str, Any]) -> Any:
 def dump(obj: Any) -> Any:
     """Plain table of a configuration object, plug-ins with their ``name``, ``None`` left out."""
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
-        table = {"name": registry.name_of(obj)} if "registered_name" in vars(type(obj)) else {}
+        table: dict[str, Any] = {"name": registry.name_of(obj)} if "registered_name" in vars(type(obj)) else {}
         plugins = _parts(type(obj))
         for field in dataclasses.fields(obj):
             value = getattr(obj, field.name)
@@ -160,7 +160,7 @@ class _LocatedRefusal(_Located, Refused):
 
 
 def _located(error: BadInput, outer: tuple[str, ...], owner: type | None) -> BadInput:
-    """``error`` below the keys ``outer``; a text such as ``radius_m: ...`` of a class ``owner`` names its key itself."""
+    """``error`` below the keys ``outer``; a text ``radius_m: ...`` of a class ``owner`` names its key itself."""
     if isinstance(error, _Located):
         inner, reason = error.where, error.reason
     else:

@@ -71,7 +71,7 @@ def lookup(kind: str, name: str) -> type:
 
 
 def name_of(obj: object) -> str:
-    """The name under which ``obj``'s class is written into a job file; of a user's class where it can be imported from."""
+    """The name of ``obj``'s class in a job file; a user's class goes by where it is imported from."""
     cls = type(obj)
     own = vars(cls).get("registered_name") if cls.__module__.startswith("fedwave.") else None
     return own or f"{cls.__module__}:{cls.__qualname__}"
@@ -79,7 +79,7 @@ def name_of(obj: object) -> str:
 
 @contextlib.contextmanager
 def importing_from(folder: Path) -> Iterator[None]:
-    """Within: the user's own modules in ``folder`` come first; afterwards last, for what they import only when called."""
+    """Within: the user's modules in ``folder`` come first; afterwards last, for what they import when called."""
     before = list(sys.path)
     sys.path.insert(0, str(folder))
     try:

@@ -28,7 +28,7 @@ def add(a: Mapping[str, Any], b: Mapping[str, Any], scale: float = 1.0) -> Tree:
 
 def dot(a: Mapping[str, Any], b: Mapping[str, Any]) -> Any:
     """Inner product per client, ``[K]``."""
-    return sum((a[name] * b[name]).flatten(1).sum(1) for name in a)
+    return sum((a[name] * b[name]).reshape(len(a[name]), -1).sum(1) for name in a)
 
 
 def sqdist(a: Mapping[str, Any], b: Mapping[str, Any]) -> Any:

@@ -51,10 +51,15 @@ Leaves = dict[str, Leaf]
 
 @dataclass(frozen=True)
 class Part:
-    """One named part of a payload: its leaves, and whether the server needs the sum or each client's own."""
+    """One named part of a payload: its leaves, and whether the server needs the sum or each client's own.
+
+    ``increment``: what was not sent can be sent later (updates, accumulators), so that error feedback has a meaning; outputs
+    or fresh factors are values of their round and get none.
+    """
 
     leaves: Leaves
     reduce: Literal["sum", "gather"] = "sum"
+    increment: bool = True
 
 
 Schema = dict[str, Part]
@@ -197,7 +202,9 @@ class Compute:
 
 
 # Why an update counts (0) or does not. Strings in records; small integers in arrays.
-STATUSES = ("delivered", "missed_broadcast", "outage", "deadline", "memory", "battery", "radio_link_failure", "refused")
+STATUSES = (
+    "delivered", "missed_broadcast", "outage", "deadline", "memory", "battery", "radio_link_failure", "refused", "quorum",
+)  # fmt: skip
 STATUS = {name: code for code, name in enumerate(STATUSES)}
 
 
@@ -262,11 +269,8 @@ class World:
     base_bits: Floats
     averages: Mapping[str, Floats] = field(default_factory=dict)
 
-    def after(self, cohort: Cohort, delivery: Delivery, base_bits: float, *, advanced: bool) -> World:
-        """The world once the round is over: time has passed, energy is spent, who heard the broadcast is noted.
-
-        ``advanced`` says whether the server made an update (a base change exists only then).
-        """
+    def after(self, cohort: Cohort, delivery: Delivery, base_bits: float) -> World:
+        """The world once the round is over: time has passed, energy is spent, who heard the broadcast is noted."""
         battery = self.battery_j.copy()
         battery[cohort.ids] = np.maximum(battery[cohort.ids] - delivery.radio_j - delivery.compute_j, 0.0)
         last = self.last_round.copy()
@@ -277,7 +281,7 @@ class World:
             clock_s=self.clock_s + delivery.round_s,
             battery_j=battery,
             last_round=last,
-            base_bits=np.append(self.base_bits, base_bits if advanced else 0.0),
+            base_bits=np.append(self.base_bits, base_bits),
         )
 
 

@@ -112,7 +112,7 @@ class Session:
 
         clients, loss, parts, kept = self._reply(message, store, cohort, key)
         decoded, heard_residual, lost_residual = self._encode(parts, clients.residual, cohort, key)
-        finite = _finite(loss, decoded)
+        finite = _finite(loss, {**decoded, "memory": kept})
         if self.memory_leaves:
             was_heard = torch.as_tensor(heard)
             rows = {_METHOD + n: v for n, v in self.method.settle(clients.memory, kept, was_heard).items()}
@@ -156,11 +156,12 @@ class Session:
             at = torch.as_tensor(np.flatnonzero(cohort.rank == rank))
             for name, part in at_rank(self.uplink, int(rank)).items():
                 mine = _trim(tree.take(parts[name], at), part.leaves)
-                memory = _trim(_residual(tree.take(residual, at), name), self.up.memory_leaves(part.leaves))
+                kept = self.up.memory_leaves(part.leaves) if part.increment else {}
+                memory = _trim(_residual(tree.take(residual, at), name), kept)
                 encoded = self.up.encode(mine, memory, _keys(key, name, cohort.ids[at.numpy()]))
                 _place(decoded[name], at, encoded.decode())
-                _place(heard, at, {f"{name}/{n}": v for n, v in encoded.memory_if_heard.items()})
-                _place(lost, at, {f"{name}/{n}": v for n, v in encoded.memory_if_lost.items()})
+                _place(heard, at, {f"{name}/{n}": encoded.memory_if_heard[n] for n in kept})
+                _place(lost, at, {f"{name}/{n}": encoded.memory_if_lost[n] for n in kept})
         return decoded, heard, lost
 
     def _clients(self, cohort: Cohort, message: Message, optimizer: Any, key: Key, **rest: Any) -> SlotClients:
@@ -302,7 +303,8 @@ def memory_leaves(method: Method, up: Chain, spec: Spec) -> dict[str, Any]:
     """What every client keeps on its device: the method's memory, and error feedback of each part."""
     leaves = {_METHOD + name: leaf for name, leaf in method.memory(spec).items()}
     for part, content in method.uplink(spec).items():
-        leaves |= {f"{part}/{name}": leaf for name, leaf in up.memory_leaves(content.leaves).items()}
+        kept = up.memory_leaves(content.leaves) if content.increment else {}
+        leaves |= {f"{part}/{name}": leaf for name, leaf in kept.items()}
     return leaves
 
 
@@ -318,7 +320,7 @@ def _finite(loss: Tensor, parts: dict[str, tree.Tree]) -> Bools:
     ok = loss.isfinite()
     for leaves in parts.values():
         for value in leaves.values():
-            ok = ok & torch.linalg.vector_norm(value, torch.inf, tuple(range(1, value.dim()))).isfinite()
+            ok = ok & torch.linalg.vector_norm(value.reshape(len(value), -1), torch.inf, 1).isfinite()
     return ok.numpy()
 
 

@@ -100,16 +100,12 @@ class SlotClients:
 
     def load(self, params: Mapping[str, Any], *, stacked: bool = False) -> None:
         """Set the leaves of all active slots, zero beyond each client's rank, and keep a copy as ``sent``."""
-        uniform = True
-        for name, leaf in self.spec.trainable.items():
-            self.stack.full[name][: self.k].copy_(params[name])
-            if leaf.rank_axis is not None and (self.ranks < leaf.shape[leaf.rank_axis]).any():
-                uniform = False
-                self.stack.full[name][: self.k].mul_(_rank_mask(leaf.shape, leaf.rank_axis, self.ranks))
-        if stacked or not uniform:
-            self._sent = {name: self.stack.full[name][: self.k].clone() for name in self.spec.trainable}
-        else:
-            self._sent = {name: params[name][None].expand(self.k, *params[name].shape) for name in self.spec.trainable}
+        wanted = tree.select(params, self.spec.trainable)
+        self._sent = self._at_rank(
+            {n: x.clone() for n, x in wanted.items()} if stacked else tree.expand(wanted, self.k)
+        )
+        for name, value in self._sent.items():
+            self.stack.full[name][: self.k].copy_(value)
 
     def resume_own(self) -> None:
         """Load each client's own model from its memory, the initial one where it has none yet."""
@@ -159,8 +155,17 @@ class SlotClients:
         """``params += scale * direction`` in place, each client with its own scale."""
         factor = torch.as_tensor(scale, dtype=torch.float32).expand(self.k)
         with torch.no_grad():
-            for name, value in tree.scale_rows(direction, factor).items():
+            for name, value in tree.scale_rows(self._at_rank(direction), factor).items():
                 self.params[name].add_(value)
+
+    def _at_rank(self, leaves: tree.Tree) -> tree.Tree:
+        """``leaves [K, ...]`` with zeros beyond each client's rank; as they are where nobody's is smaller."""
+        masked = {}
+        for name, value in leaves.items():
+            leaf = self.spec.trainable[name]
+            smaller = leaf.rank_axis is not None and (self.ranks < leaf.shape[leaf.rank_axis]).any()
+            masked[name] = value * _rank_mask(leaf.shape, leaf.rank_axis, self.ranks) if smaller else value
+        return masked
 
 
 def train(method: Method, clients: SlotClients, rows: Ints) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from fedwave.core.errors import Refused
 
@@ -51,6 +52,20 @@ class Stack:
             for attribute, name in leaves.items():
                 setattr(twin, attribute, self.params[name])
 
+    def spread(self, x: Tensor, layer: str) -> Tensor:
+        """``x`` with the rows of all clients first: ``[1, ...]`` is shared by all rows. Raises :class:`Refused`."""
+        rows = self.k * self.rows
+        if self.k == 1:
+            return x  # everything is this client's
+        if x.shape[0] == 1:
+            return x.expand(rows, *x.shape[1:])
+        if x.shape[0] % rows:
+            raise Refused(
+                f"{layer} that is trained gets an input of shape {tuple(x.shape)} in a batch of {rows} rows: "
+                "it does not say which rows are whose, so clients cannot be stacked; set engine.max_clients = 1"
+            )
+        return x
+
     def train_only(self, names: set[str]) -> None:
         """Let gradients flow into ``names`` alone."""
         if names != self.trains:
@@ -70,6 +85,7 @@ class ClientLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``y_k = x_k W_k^T + b_k``."""
+        x = self.stack.spread(x, "a linear layer")
         rows = x.reshape(self.stack.k, -1, self.in_features)
         weight = self.weight.transpose(1, 2)
         y = torch.bmm(rows, weight) if self.bias is None else torch.baddbmm(self.bias[:, None], rows, weight)
@@ -84,16 +100,15 @@ class ClientEmbedding(nn.Module):
     def __init__(self, embedding: nn.Embedding, stack: Stack) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
-        self.stack = stack
+        self.padding_idx, self.stack = embedding.padding_idx, stack
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Row ``ids + slot * vocabulary`` of the joined table."""
-        k = self.stack.k
-        per_client = ids.expand(k, *ids.shape[1:]) if ids.shape[0] == 1 else ids
-        slot = torch.arange(k, device=ids.device).repeat_interleave(per_client.shape[0] // k)
+        """Row ``ids + slot * vocabulary`` of the joined table; the padding row learns nothing, as in ``nn.Embedding``."""
+        k, ids = self.stack.k, self.stack.spread(ids, "an embedding")
+        slot = torch.arange(k, device=ids.device).repeat_interleave(ids.shape[0] // k)
         joined = self.weight.reshape(k * self.num_embeddings, self.embedding_dim)
-        out = F.embedding(per_client + (slot * self.num_embeddings).view(-1, *[1] * (ids.dim() - 1)), joined)
-        return out.repeat_interleave(self.stack.rows, 0) if ids.shape[0] == 1 else out
+        out = F.embedding(ids + (slot * self.num_embeddings).view(-1, *[1] * (ids.dim() - 1)), joined)
+        return out if self.padding_idx is None else torch.where((ids == self.padding_idx)[..., None], out.detach(), out)
 
 
 class Vmapped(nn.Module):
@@ -113,23 +128,20 @@ class Vmapped(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """``module_k(x_k)`` for all clients at once."""
-        k, rows = self.stack.k, self.stack.k * self.stack.rows
-        params = {name: self.__dict__[_attribute(name)] for name in self._names}
+        k, params = self.stack.k, {name: self.__dict__[_attribute(name)] for name in self._names}
+        leaves, tree = tree_flatten((args, kwargs))
+        first = next(i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.dim())
+        leaves[first] = self.stack.spread(leaves[first], f"a {type(self._template[0]).__name__}")
+        rows = leaves[first].shape[0]
+        axes = [0 if isinstance(x, Tensor) and x.dim() and x.shape[0] == rows else None for x in leaves]
+        split = [x if axis is None else x.reshape(k, -1, *x.shape[1:]) for x, axis in zip(leaves, axes, strict=True)]
 
-        def split(x: Any) -> Any:
-            return x.reshape(k, -1, *x.shape[1:]) if isinstance(x, Tensor) and x.dim() and x.shape[0] == rows else x
-
-        def axis(x: Any) -> int | None:
-            return 0 if isinstance(x, Tensor) and x.dim() and x.shape[0] == rows else None
-
-        def one(params: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def one(params: dict[str, Tensor], *leaves: Any) -> Any:
+            args, kwargs = tree_unflatten(leaves, tree)
             return torch.func.functional_call(self._template[0], params, args, kwargs)
 
-        mapped = torch.func.vmap(
-            one, in_dims=(0, tuple(axis(x) for x in args), {name: axis(x) for name, x in kwargs.items()})
-        )
-        out = mapped(params, tuple(split(x) for x in args), {name: split(x) for name, x in kwargs.items()})
-        return out.reshape(-1, *out.shape[2:])
+        out = torch.func.vmap(one, in_dims=(0, *axes))(params, *split)
+        return tree_map(lambda x: x.reshape(-1, *x.shape[2:]), out)
 
 
 def _attribute(name: str) -> str:
@@ -138,11 +150,12 @@ def _attribute(name: str) -> str:
 
 def _swap(model: nn.Module, leaf_of: dict[int, str], stack: Stack) -> nn.Module:
     """Replace every module that owns leaves, the outermost first; returns the model (a twin where it is a leaf)."""
-    for path, module in list(model.named_modules()):
+    twins: dict[int, nn.Module] = {}  # a module may stand at several places
+    for path, module in list(model.named_modules(remove_duplicate=False)):
         owned = {name: leaf_of[id(p)] for name, p in module.named_parameters(recurse=False) if id(p) in leaf_of}
         if not owned or _inside_twin(model, path):
             continue
-        twin = _twin(module, owned, leaf_of, stack)
+        twin = twins[id(module)] = twins.get(id(module)) or _twin(module, owned, leaf_of, stack)
         if not path:
             return twin
         parent = model.get_submodule(path.rpartition(".")[0])

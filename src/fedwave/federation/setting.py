@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedwave.core.keys import Key
-from fedwave.core.types import Cohort, Compute, Delivery, Floats, Population, Schema, Spec, Work, World
+from fedwave.core.types import STATUS, Cohort, Compute, Delivery, Floats, Population, Schema, Spec, Work, World
 
 if TYPE_CHECKING:
     from fedwave.devices.fleet import Fleet
@@ -78,7 +78,6 @@ class Turn:
     work: Work
     compute: Compute
     delivery: Delivery
-    base_bits: float
     key: Key
 
 
@@ -102,8 +101,15 @@ def prepare(setting: Setting, world: World) -> Turn:
         server_s=server_s,
         server_j=server_j,
     )
-    base = setting.method.base_bits(setting.spec, cohort, delivery.heard)
-    return Turn(cohort, work, compute, delivery, base, key)
+    return Turn(cohort, work, compute, _with_quorum(delivery, setting.federation.quorum), key)
+
+
+def _with_quorum(delivery: Delivery, quorum: int) -> Delivery:
+    """Below the quorum the server gives the round up, and tells the clients: nobody was heard."""
+    if delivery.heard.sum() >= quorum:
+        return delivery
+    status = np.where(delivery.heard, STATUS["quorum"], delivery.status)
+    return replace(delivery, status=status, coefficient=np.zeros_like(delivery.coefficient))
 
 
 def _cohort(setting: Setting, world: World, key: Key) -> Cohort:

@@ -52,10 +52,9 @@ def play(
         message = method.broadcast(spec, state, turn.cohort)
         message = encode_down(setting, message, turn.cohort.ids, turn.key)
         replies = session.run(message, store, turn.cohort, turn.delivery, turn.key)
-        advanced = len(replies) >= setting.federation.quorum
-        if advanced:
+        if len(replies):
             state = method.server_update(spec, state, replies, session, turn.key)
-        world = world.after(turn.cohort, turn.delivery, turn.base_bits, advanced=advanced)
+        world = world.after(turn.cohort, turn.delivery, _base_bits(setting, turn, replies))
         metrics = session.evaluate(*method.model(state)) if _evaluates(setting, world.round) else None
         yield _record(turn, replies, world, metrics, time.perf_counter() - started), world, state
 
@@ -68,8 +67,7 @@ def rehearse(setting: Setting, rounds: int) -> Iterator[tuple[RoundRecord, Turn]
         heard = np.flatnonzero(turn.delivery.heard)
         nothing = np.full(len(turn.cohort), np.nan)
         replies = Replies(parts={}, weight=nothing[heard], position=heard, rank=turn.cohort.rank[heard], loss=nothing)
-        advanced = len(replies) >= setting.federation.quorum
-        world = world.after(turn.cohort, turn.delivery, turn.base_bits, advanced=advanced)
+        world = world.after(turn.cohort, turn.delivery, _base_bits(setting, turn, replies))
         yield _record(turn, replies, world, None, 0.0), turn
 
 
@@ -89,6 +87,13 @@ def encode_down(setting: Setting, message: Message, ids: Ints, key: Key) -> Mess
     return Message(shared=shared, own=own, base=message.base)
 
 
+def _base_bits(setting: Setting, turn: Turn, replies: Replies) -> float:
+    """Bits of the base change that the replies cause."""
+    counted = np.zeros(len(turn.cohort), dtype=bool)
+    counted[replies.position] = True
+    return setting.method.base_bits(setting.spec, turn.cohort, counted)
+
+
 def _evaluates(setting: Setting, rounds_done: int) -> bool:
     return rounds_done == setting.rounds or bool(setting.eval_every and rounds_done % setting.eval_every == 0)
 
@@ -101,7 +106,7 @@ def _record(turn: Turn, replies: Replies, world: World, metrics: dict[str, float
     if replies.dropped:
         lost["not_finite"] = replies.dropped
     radio, computing = float(delivery.radio_j.sum()), float(delivery.compute_j.sum())
-    heard = ~np.isnan(replies.loss)
+    heard = np.isfinite(replies.loss)
     weight = turn.cohort.weight[heard]
     return RoundRecord(
         round=turn.cohort.round,

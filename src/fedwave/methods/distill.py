@@ -54,7 +54,7 @@ class Distill(Method):
     def uplink(self, spec: Spec) -> Schema:
         """Outputs on the public set."""
         assert spec.output is not None
-        return {"outputs": Part({"outputs": Leaf((self.samples, *spec.output.shape))})}
+        return {"outputs": Part({"outputs": Leaf((self.samples, *spec.output.shape))}, increment=False)}
 
     def downlink(self, spec: Spec) -> Schema:
         """The consensus."""
@@ -112,8 +112,12 @@ class Distill(Method):
         """Average, then train the server's model towards the average."""
         consensus = replies.parts["outputs"]["outputs"]
         params = server.distill(
-            state["params"], consensus, steps=self.server_steps, batch_size=self.batch_size,
-            optimizer=self.server_trainer, key=key,
+            state["params"],
+            consensus,
+            steps=self.server_steps,
+            batch_size=self.batch_size,
+            optimizer=self.server_trainer,
+            key=key,
         )
         return {**state, "consensus": {"outputs": consensus}, "params": params}
 

@@ -32,7 +32,9 @@ class FedKSeed(Method):
     pool: Count = 4096
     eps: Positive = 5e-4
 
-    cite: ClassVar[str] = "Qin et al., Federated Full-Parameter Tuning of Billion-Sized Language Models with Communication Cost under 18 Kilobytes, ICML 2024"
+    cite: ClassVar[str] = (
+        "Qin et al., Federated Full-Parameter Tuning of Billion-Sized Language Models with Communication Cost under 18 Kilobytes, ICML 2024"
+    )
     trains_by_gradient: ClassVar[bool] = False
 
     def check(self, spec: Spec) -> None:

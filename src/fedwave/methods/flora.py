@@ -29,7 +29,9 @@ class Flora(Method):
     are averaged as in FedAvg. ``alpha/r`` is one number for all clients, whatever their rank.
     """
 
-    cite: ClassVar[str] = "Wang et al., FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations, NeurIPS 2024"
+    cite: ClassVar[str] = (
+        "Wang et al., FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations, NeurIPS 2024"
+    )
     heterogeneous_rank: ClassVar[bool] = True
 
     def check(self, spec: Spec) -> None:
@@ -52,7 +54,7 @@ class Flora(Method):
 
     def uplink(self, spec: Spec) -> Schema:
         """Each client's factors; the update of what is averaged."""
-        schema = {"factors": Part(self.factors(spec), reduce="gather")}
+        schema = {"factors": Part(self.factors(spec), reduce="gather", increment=False)}
         return {**schema, "update": Part(self.averaged(spec))} if self.averaged(spec) else schema
 
     def downlink(self, spec: Spec) -> Schema:

@@ -83,5 +83,10 @@ class Scaffold(Method):
         """Model step, then the control variate's."""
         state = super().server_update(spec, state, replies, server, key)
         share = len(replies) / server.population
-        return {**state, "control": {**state["control"], **tree.add(
-            tree.select(state["control"], replies.parts["control"]), replies.parts["control"], share)}}
+        return {
+            **state,
+            "control": {
+                **state["control"],
+                **tree.add(tree.select(state["control"], replies.parts["control"]), replies.parts["control"], share),
+            },
+        }

@@ -90,5 +90,3 @@ class Server(Protocol):
     ) -> Tree:
         """Train the server's model on the public rows towards ``targets [n_public, ...]``; returns its leaves."""
         ...
-
-
