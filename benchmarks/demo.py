@@ -20,10 +20,8 @@ ROUNDS, SEEDS = 6, (0, 1, 2)
 
 def federated(seed: int, out: Path):
     folder = out / f"seed{seed}"
-    if folder.exists():  # a run of an earlier call counts; one that was broken off goes on
-        simulation = Simulation.resume(folder)
-    else:
-        simulation = Simulation.start(demo_job(seed, ROUNDS), folder)
+    # A run of an earlier call counts; one that was broken off goes on.
+    simulation = Simulation.resume(folder) if folder.exists() else Simulation.start(demo_job(seed, ROUNDS), folder)
     for record in simulation.stream():
         print(json.dumps(record.to_dict()), flush=True)
     return simulation.result()
@@ -37,6 +35,7 @@ def pooled(seed: int) -> float:
     table |= {
         "transform": [],
         "network": {"name": "ideal"},
+        "federation": {"name": "sync"},
         "eval_every": 0,
         "sampler": {"name": "uniform", "cohort": 1},
     }
@@ -66,7 +65,8 @@ def main() -> None:
         }
         losses = " | ".join(f"{r[i]['eval']['loss']:.3f}" for i in (0, 2, 5))
         print(f"| {seed} | {losses} | {total['delivered']}/{total['clients']} | {duration(r[-1]['sim_time_s'])} | "
-              f"{data(total['uplink_bits'])} | {data(total['downlink_bits'])} | {si(total['energy_j'], 'J')} |")  # fmt: skip
+              f"{data(total['uplink_bits'])} | {data(total['downlink_bits'])} | "
+              f"{si(total['energy_j'], 'J')} |")  # fmt: skip
     print(f"before {runs[0].initial['loss']:.3f}; alone mean {statistics.mean(lonely):.3f} "
           f"({min(lonely):.3f} to {max(lonely):.3f}, {len(lonely)} devices); pooled {together:.3f}")  # fmt: skip
 

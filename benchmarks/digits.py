@@ -1,8 +1,8 @@
 """The peers' job with the wireless model on, against a bare PyTorch loop: ratios of interleaved runs, one JSON line.
 
 scikit-learn digits (360 held out), 100 clients, label-Dirichlet 0.5, cohort 10, MLP 64-128-10, one local epoch,
-batch 10, SGD 0.1, 50 rounds, one thread, imports warm. The bare loop trains the same clients on the same rows, one after
-another.
+batch 10, SGD 0.1, 50 rounds, one thread, imports warm. The bare loop trains the same clients on the same
+rows, one after another.
 
     python benchmarks/digits.py [--repeats 5]
 """

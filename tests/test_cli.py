@@ -33,7 +33,7 @@ TINY_DEVICE = (
     "fleet={mix = {tiny = 1}, device = {tiny = {peak_flops = 1e9, memory_bytes = 8, memory_bandwidth_bytes_s = 1e9, "
     "active_power_w = 1.0}}}"
 )
-PLAN_KEYS = ("round_s", "uplink_bits_per_client", "downlink_bits_per_client", "energy_j_per_client", 
+PLAN_KEYS = ("round_s", "uplink_bits_per_client", "downlink_bits_per_client", "energy_j_per_client",
              "peak_memory_bytes", "trainable_parameters", "model_parameters")  # fmt: skip
 KINDS = ("methods", "tasks", "models", "devices", "networks", "channels", "schedulers", "transforms", "adapters",
          "engines", "optimizers", "partitions", "samplers", "uplinks")  # fmt: skip

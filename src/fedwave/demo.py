@@ -41,9 +41,8 @@ def run_demo(*, seed: int, rounds: int, out: Path | None, as_json: bool, quiet: 
     if as_json:
         print(json.dumps({**console.summary(result), "alone_loss": lonely}, indent=2))
         return
-    if quiet:
-        return
-    console.show_rounds(result)
+    if not quiet:
+        console.show_rounds(result)
     console.finish(result, references={"before training": result.initial["loss"], "devices alone (mean)": lonely})
     print(
         f"loss in nats per answer token on 64 held-out questions of all topics: before {result.initial['loss']:.3f}, "

@@ -18,6 +18,7 @@ from fedwave.core.registry import name_of
 from fedwave.core.types import RoundRecord, World
 from fedwave.experiment import Experiment
 from fedwave.federation import sync
+from fedwave.results import client_log
 from fedwave.results.memory_store import MemoryStore
 from fedwave.results.run_folder import RunFolder
 
@@ -49,6 +50,11 @@ class Run:
         """The last held-out metrics."""
         return next((r["eval"] for r in reversed(self.records) if "eval" in r), self.initial)
 
+    @property
+    def clients(self) -> np.ndarray:
+        """One row per round and client of the cohort; fields as in :data:`fedwave.results.client_log.CLIENT`."""
+        return client_log.read(self.folder).rows if self.folder else np.empty(0, dtype=client_log.CLIENT)
+
 
 @dataclass
 class Simulation:
@@ -71,8 +77,10 @@ class Simulation:
         """Build ``experiment`` and, with ``out``, begin its run folder."""
         experiment.task.prepare()
         setting = experiment.setting()
-        folder = RunFolder(out).create(experiment.to_toml(), environment()) if out is not None else None
+        folder = RunFolder(out).free() if out is not None else None
         session = build_session(experiment, setting, progress)
+        if folder:  # not before the job is known to build
+            folder.create(experiment.to_toml(), environment(setting))
         store = MemoryStore(folder.path / "memory" if folder else None, session.memory_leaves)
         state = sync.begin(setting, session)
         initial = session.evaluate(*setting.method.model(state))
@@ -90,6 +98,7 @@ class Simulation:
         session = build_session(experiment, setting, progress)
         found = folder.latest()
         folder.truncate_log(found)
+        client_log.truncate(folder.path, found.meta.get("clients_bytes", 0) if found else 0)
         store = MemoryStore(folder.path / "memory", session.memory_leaves)
         if found is None:
             store.restore(-1)
@@ -114,7 +123,8 @@ class Simulation:
 
     def stream(self) -> Iterator[RoundRecord]:
         """Play the remaining rounds; each record is in the folder before it is yielded."""
-        rounds = sync.play(self.setting, self.session, self.store, self.world, self.state)
+        log = client_log.ClientLog(self.folder.path, self.setting.fleet.names) if self.folder else None
+        rounds = sync.play(self.setting, self.session, self.store, self.world, self.state, clients=log)
         for record, self.world, self.state in rounds:
             if self.folder:
                 self.folder.append(record.to_dict())
@@ -134,7 +144,8 @@ class Simulation:
         if self.folder is None or self._saved[0] == self.world.round:
             return
         self.store.flush(self.world.round)
-        self.folder.checkpoint(self.world.round, self.state, _arrays(self.world), {"initial": self.initial})
+        meta = {"initial": self.initial, "clients_bytes": client_log.saved_bytes(self.folder.path)}
+        self.folder.checkpoint(self.world.round, self.state, _arrays(self.world), meta)
         self.store.retain(self.folder.kept())
         self._saved = (self.world.round, time.monotonic())
 
@@ -199,8 +210,8 @@ def build_session(
     return experiment.engine.start(setting.method, learner, up=setting.codec.up, batch_size=setting.batch_size)
 
 
-def environment() -> dict[str, Any]:
-    """What the numbers were made with."""
+def environment(setting: Setting) -> dict[str, Any]:
+    """What the numbers were made with, and what the task assumes."""
     packages = ("fedwave", "torch", "transformers", "peft", "numpy", "scipy")
     versions = {}
     for name in packages:
@@ -208,7 +219,12 @@ def environment() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    return {"python": sys.version.split()[0], "platform": platform.platform(), "packages": versions}
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": versions,
+        "assumptions": setting.spec.assumptions,
+    }
 
 
 def _same_samples(built: Any, planned: Any) -> None:

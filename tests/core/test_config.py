@@ -23,8 +23,6 @@ FIELD_OF = {"adapter": None, "partition": None, "optimizer": None, "scheduler": 
 # A class with a key that has no default is given one.
 NEEDED = {"trace": {"file": "trace.csv"}}
 CLASSES = [(kind, name) for kind in registry._HOMES for name in registry.names(kind)]
-# Reported: the field is a plain float in the wireless package.
-UNCHECKED = {"gnb_power_dbm"}
 
 
 def job(**parts):
@@ -152,7 +150,7 @@ def test_fields_can_be_written_and_are_checked(kind, name):
         hint = hints[field.name]
         if isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint):
             assert field.default is None, field.name
-        if field.name not in UNCHECKED and (hint is float or float in typing.get_args(hint)):
+        if hint is float or float in typing.get_args(hint):
             with pytest.raises(BadInput, match=f"^{field.name}: "):
                 config.parse(cls, {**NEEDED.get(name, {}), field.name: math.nan})
 

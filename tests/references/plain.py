@@ -1,4 +1,4 @@
-"""What stacked training must equal: each client alone, an ordinary model, an ordinary torch optimiser. No engine code."""
+"""What stacked training must equal: each client alone, an ordinary model and optimiser. No engine code."""
 
 import copy
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fedwave.core import config
-from fedwave.models import sources
 from fedwave.core.errors import BadInput
+from fedwave.models import sources
 
 pytestmark = pytest.mark.slow
 

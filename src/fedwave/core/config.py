@@ -25,6 +25,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+Decibel = Annotated[float, Field(ge=-300, le=300, allow_inf_nan=False, strict=True)]
+Loss = Annotated[float, Field(ge=0, le=300, allow_inf_nan=False, strict=True)]  # dB
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, le=_MOST, strict=True)]
 Index = Annotated[int, Field(ge=0, le=_MOST, strict=True)]

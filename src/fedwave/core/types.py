@@ -53,8 +53,8 @@ Leaves = dict[str, Leaf]
 class Part:
     """One named part of a payload: its leaves, and whether the server needs the sum or each client's own.
 
-    ``increment``: what was not sent can be sent later (updates, accumulators), so that error feedback has a meaning; outputs
-    or fresh factors are values of their round and get none.
+    ``increment``: what was not sent can be sent later (updates, accumulators), so that error feedback has a meaning;
+    outputs or fresh factors are values of their round and get none.
     """
 
     leaves: Leaves
@@ -203,7 +203,8 @@ class Compute:
 
 # Why an update counts (0) or does not. Strings in records; small integers in arrays.
 STATUSES = (
-    "delivered", "missed_broadcast", "outage", "deadline", "memory", "battery", "radio_link_failure", "refused", "quorum",
+    "delivered", "missed_broadcast", "outage", "deadline", "memory", "battery", "radio_link_failure", "refused",
+    "quorum",
 )  # fmt: skip
 STATUS = {name: code for code, name in enumerate(STATUSES)}
 
@@ -302,7 +303,7 @@ class Message:
 
 @dataclass
 class Replies:
-    """What came back: ``parts`` by name, ``{leaf: [...]}`` for sums, ``{leaf: [H, ...]}`` gathered from the ``H`` heard.
+    """What came back: ``parts`` by name, ``{leaf: [...]}`` for sums, ``{leaf: [H, ...]}`` gathered from ``H`` heard.
 
     ``weight [H]`` are normalised weights of the gathered clients, ``position [H]`` their places in the cohort,
     ``rank [H]`` their LoRA ranks; ``loss [C]`` the mean local training loss (NaN where a client did not train);

@@ -163,8 +163,10 @@ class SlotClients:
         masked = {}
         for name, value in leaves.items():
             leaf = self.spec.trainable[name]
-            smaller = leaf.rank_axis is not None and (self.ranks < leaf.shape[leaf.rank_axis]).any()
-            masked[name] = value * _rank_mask(leaf.shape, leaf.rank_axis, self.ranks) if smaller else value
+            axis = leaf.rank_axis
+            if axis is not None and (self.ranks < leaf.shape[axis]).any():
+                value = value * _rank_mask(leaf.shape, axis, self.ranks)
+            masked[name] = value
         return masked
 
 

@@ -103,7 +103,7 @@ class ClientEmbedding(nn.Module):
         self.padding_idx, self.stack = embedding.padding_idx, stack
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Row ``ids + slot * vocabulary`` of the joined table; the padding row learns nothing, as in ``nn.Embedding``."""
+        """Row ``ids + slot * vocabulary`` of the joined table; the padding row learns nothing, as in torch."""
         k, ids = self.stack.k, self.stack.spread(ids, "an embedding")
         slot = torch.arange(k, device=ids.device).repeat_interleave(ids.shape[0] // k)
         joined = self.weight.reshape(k * self.num_embeddings, self.embedding_dim)

@@ -18,7 +18,7 @@ class Server:
     __pydantic_config__ = {"extra": "forbid"}
 
     def cost(self, flops: float) -> tuple[float, float]:
-        """Seconds and joules of ``flops`` on the server, at two bytes of memory traffic a FLOP (aggregation streams)."""
+        """Seconds and joules of ``flops`` on the server, with two bytes of memory traffic a FLOP: sums stream."""
         from fedwave.devices import catalogue
 
         device = catalogue.lookup(self.device)

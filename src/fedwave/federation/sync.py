@@ -18,6 +18,7 @@ from fedwave.federation.setting import Setting, Turn, prepare
 if TYPE_CHECKING:
     from fedwave.engines.cohort import Session
     from fedwave.methods.method import State
+    from fedwave.results.client_log import ClientLog
     from fedwave.results.memory_store import MemoryStore
 
 
@@ -42,7 +43,13 @@ def begin(setting: Setting, session: Session) -> State:
 
 
 def play(
-    setting: Setting, session: Session, store: MemoryStore, world: World, state: State
+    setting: Setting,
+    session: Session,
+    store: MemoryStore,
+    world: World,
+    state: State,
+    *,
+    clients: ClientLog | None = None,
 ) -> Iterator[tuple[RoundRecord, World, State]]:
     """Play the remaining rounds; world and state after each, with the client memory, are what a checkpoint needs."""
     method, spec = setting.method, setting.spec
@@ -52,6 +59,8 @@ def play(
         message = method.broadcast(spec, state, turn.cohort)
         message = encode_down(setting, message, turn.cohort.ids, turn.key)
         replies = session.run(message, store, turn.cohort, turn.delivery, turn.key)
+        if clients is not None:
+            clients.append(turn.cohort, turn.delivery, world.position_m, replies)
         if len(replies):
             state = method.server_update(spec, state, replies, session, turn.key)
         world = world.after(turn.cohort, turn.delivery, _base_bits(setting, turn, replies))

@@ -1,1 +1,1 @@
-"""Federated learning algorithms, one file each. :class:`~fedwave.methods.method.Method` is the base; its defaults are FedAvg."""
+"""Federated learning algorithms, one file each; ``method.py`` holds the base, whose defaults are FedAvg."""

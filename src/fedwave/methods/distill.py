@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class Distill(Method):
     """Outputs on a public set travel, never parameters (FedMD: Li & Wang, 2019, Algorithm 1).
 
-    A client digests the consensus (``digest_steps`` on public samples), revisits its own data, and sends its outputs. The
-    server averages them and trains its own model towards the average (as DS-FL does: Itahara et al., 2021, Section III;
-    plain averaging, without their entropy reduction). Clients keep their own model between rounds.
+    A client digests the consensus (``digest_steps`` on public samples), revisits its own data, and sends its outputs.
+    The server averages them and trains its own model towards the average (as DS-FL does: Itahara et al., 2021,
+    Section III; plain averaging, without their entropy reduction). Clients keep their own model between rounds.
     """
 
     samples: Count = 128

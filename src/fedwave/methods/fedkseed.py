@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 class FedKSeed(Method):
     """Step: draw seed s from the pool, ``g = (L(w + eps z_s) - L(w - eps z_s)) / 2 eps``, ``w <- w - lr g z_s``.
 
-    Each client sends its accumulated ``sum lr g`` per seed; the server averages them into ``a``, and any device rebuilds
-    ``w = w_0 - sum_s a_s z_s`` (Qin et al., ICML 2024, Eq. 4-6; seeds are drawn uniformly, the paper's importance-based
-    choice is left out). ``pool`` = 4096 float32 scalars are 16,384 bytes each way.
+    Each client sends its accumulated ``sum lr g`` per seed; the server averages them into ``a``, and any device
+    rebuilds ``w = w_0 - sum_s a_s z_s`` (Qin et al., ICML 2024; seeds are drawn uniformly, the paper's
+    importance-based choice is left out). ``pool`` = 4096 float32 scalars are 16,384 bytes each way.
     """
 
     pool: Count = 4096
     eps: Positive = 5e-4
 
     cite: ClassVar[str] = (
-        "Qin et al., Federated Full-Parameter Tuning of Billion-Sized Language Models with Communication Cost under 18 Kilobytes, ICML 2024"
+        "Qin et al., Federated Full-Parameter Tuning of Billion-Sized Language Models with Communication Cost under "
+        "18 Kilobytes, ICML 2024"
     )
     trains_by_gradient: ClassVar[bool] = False
 

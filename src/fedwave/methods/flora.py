@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 class Flora(Method):
     """``W <- W + lr_s (alpha/r) [p_1 B_1 .. p_K B_K] [A_1; ..; A_K]`` (Wang et al., NeurIPS 2024, Eq. 3-5).
 
-    Exact for any mix of ranks.
-    Every round starts from fresh factors (A from a broadcast seed, B zero). The stack is a change of the base model: its
-    bits are charged as downlink for every round since a client last heard a broadcast. Head leaves, where there are any,
-    are averaged as in FedAvg. ``alpha/r`` is one number for all clients, whatever their rank.
+    Exact for any mix of ranks. Every round starts from fresh factors (A from a broadcast seed, B zero). The stack is a
+    change of the base model: its bits are charged as downlink for every round since a client last heard a broadcast.
+    Head leaves, where there are any, are averaged as in FedAvg. ``alpha/r`` is one number for all clients, whatever
+    their rank.
     """
 
     cite: ClassVar[str] = (
-        "Wang et al., FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations, NeurIPS 2024"
+        "Wang et al., FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations, "
+        "NeurIPS 2024"
     )
     heterogeneous_rank: ClassVar[bool] = True
 
@@ -41,7 +42,8 @@ class Flora(Method):
             raise Refused("method flora stacks LoRA factors; set task.adapter.name = 'lora'")
         if not self.server_optimizer.plain:
             raise Refused(
-                "method flora adds its stack to the base; server_optimizer must be sgd without momentum and weight decay"
+                "method flora adds its stack to the base; "
+                "server_optimizer must be sgd without momentum and weight decay"
             )
 
     def factors(self, spec: Spec) -> Leaves:

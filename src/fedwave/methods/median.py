@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @register("method", "median")
 @dataclass(frozen=True)
 class Median(Method):
-    """``w <- w + lr_s * median_k (w_k - w)``, coordinate by coordinate and unweighted (Yin et al., ICML 2018, Algorithm 1).
+    """``w <- w + lr_s * median_k (w_k - w)``, by coordinate, unweighted (Yin et al., ICML 2018, Algorithm 1).
 
     With an even number of updates the median is the mean of the middle two. It needs each client's own update, so it is
     refused with sums in the air and with secure aggregation.

@@ -1,6 +1,6 @@
 """The base of all methods. Its defaults are FedAvg; a method overrides the hooks in which it differs.
 
-Client hooks see *stacked* clients: every tensor carries the client axis first, ``[K, ...]``, and every reduction keeps it.
+Client hooks see *stacked* clients: every tensor carries the client axis first, ``[K, ...]``, and reductions keep it.
 Whatever ``plan`` needs (payload schemas, arithmetic, memory, refusals) is torch-free.
 """
 
@@ -130,8 +130,8 @@ class Method:
     def work(self, spec: Spec, cohort: Cohort, wire: Wire, *, batch_size: int, missed_bits: Floats) -> Work:
         """The round's demand on each client: one phase of receive, train, send.
 
-        ``missed_bits [C]`` are base changes since each client's last round. Memory traffic assumes that every step reads
-        the weights twice (forward, backward) and writes and reads the activations once.
+        ``missed_bits [C]`` are base changes since each client's last round. Memory traffic assumes that every step
+        reads the weights twice (forward, backward) and writes and reads the activations once.
         """
         ranks, place = np.unique(cohort.rank, return_inverse=True)
         up = np.array([wire.up_bits(at_rank(self.uplink(spec), int(r))) for r in ranks], dtype=float)[place]

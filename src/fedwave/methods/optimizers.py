@@ -1,6 +1,6 @@
 """Optimisers as configuration: ``sgd``, ``adamw`` (either side) and the adaptive server rules ``adam``, ``yogi``.
 
-Each is a pure update on flat trees, leafwise, and works alike on one model ``[...]`` and on stacked clients ``[K, ...]``.
+Each is a pure update on flat trees, leafwise, and works alike on one model ``[...]`` and on clients ``[K, ...]``.
 """
 
 from __future__ import annotations

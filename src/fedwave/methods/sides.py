@@ -22,23 +22,49 @@ class Clients(Protocol):
     scratch: dict[str, Any]  # a method's own tensors of this round, [K, ...] over all slots
 
     @property
-    def ids(self) -> Ints: ...  # client ids [K]
+    def ids(self) -> Ints:
+        """Client ids [K]."""
+        ...
+
     @property
-    def ranks(self) -> Ints: ...  # LoRA ranks [K]
+    def ranks(self) -> Ints:
+        """LoRA ranks [K]."""
+        ...
+
     @property
-    def steps(self) -> Any: ...  # local steps that each client makes in all, tensor [K]
+    def steps(self) -> Any:
+        """Local steps that each client makes in all, tensor [K]."""
+        ...
+
     @property
-    def at(self) -> int: ...  # local steps made so far
+    def at(self) -> int:
+        """Local steps made so far."""
+        ...
+
     @property
-    def params(self) -> Tree: ...  # live trainable leaves [K, ...]
+    def params(self) -> Tree:
+        """Live trainable leaves [K, ...]."""
+        ...
+
     @property
-    def sent(self) -> Tree: ...  # as loaded [K, ...]
+    def sent(self) -> Tree:
+        """As loaded [K, ...]."""
+        ...
+
     @property
-    def memory(self) -> Tree: ...  # this method's client memory [K, ...], zeros where none yet
+    def memory(self) -> Tree:
+        """This method's client memory [K, ...], zeros where none yet."""
+        ...
+
     @property
-    def own(self) -> dict[str, Tree]: ...  # the message's own parts {part: {leaf: [K, ...]}}
+    def own(self) -> dict[str, Tree]:
+        """The message's own parts {part: {leaf: [K, ...]}}."""
+        ...
+
     @property
-    def known(self) -> Any: ...  # whether each client has memory from an earlier round, bool tensor [K]
+    def known(self) -> Any:
+        """Whether each client has memory from an earlier round, bool tensor [K]."""
+        ...
 
     def load(self, params: Mapping[str, Any], *, stacked: bool = False) -> None:
         """Set the trainable leaves (masked to each client's rank) and remember them as ``sent``."""

@@ -57,12 +57,17 @@ class RunFolder:
         self.rounds = self.path / "rounds.jsonl"
         self.checkpoints = self.path / "checkpoint"
 
-    def create(self, experiment_toml: str, environment: Mapping[str, Any]) -> RunFolder:
-        """Start a run: the fully resolved experiment and where it ran. Never writes over another run."""
+    def free(self) -> RunFolder:
+        """Raise :class:`BadInput` where ``path`` holds a run already."""
         if self.experiment.exists() or self.rounds.exists():
             raise BadInput(
                 f"{self.path} already holds a run: continue it with --resume, or name another folder with --out"
             )
+        return self
+
+    def create(self, experiment_toml: str, environment: Mapping[str, Any]) -> RunFolder:
+        """Start a run: the fully resolved experiment and where it ran. Never writes over another run."""
+        self.free()
         with disk(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             write_text(self.environment, json.dumps(_plain({"run_format": FORMAT, **environment}), indent=2) + "\n")

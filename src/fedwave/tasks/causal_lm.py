@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from fedwave.models import sources
 from fedwave.core.config import Count, part
 from fedwave.core.errors import BadInput, Refused
 from fedwave.core.registry import name_of, register
 from fedwave.core.types import DTYPE_BITS, Ints, Leaf, Spec
+from fedwave.models import sources
 from fedwave.tasks.adapters import Adapter, Full, Lora
 from fedwave.tasks.data import Table
 from fedwave.tasks.partitions import Column, Partition

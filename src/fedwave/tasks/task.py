@@ -20,10 +20,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What is learned. The fields of a task are the keys of the job's ``[task]`` table.
+    """What is learned. The fields of a task are the keys of the job's ``[task]`` table."""
 
-    Every task also has a field ``batch_size``, the rows of one local step.
-    """
+    @property
+    @abstractmethod
+    def batch_size(self) -> int:
+        """Rows of one local step; every task has it as a field."""
 
     @abstractmethod
     def spec(self) -> Spec:

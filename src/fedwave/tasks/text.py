@@ -8,9 +8,9 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from fedwave.models import shapes, sources
 from fedwave.core.config import Count, Fraction, Index, part
 from fedwave.core.types import Ints, Leaf, Leaves, Spec
+from fedwave.models import shapes, sources
 from fedwave.tasks.adapters import Adapter, Lora
 from fedwave.tasks.data import Table, normalised, split
 from fedwave.tasks.partitions import IID, Partition

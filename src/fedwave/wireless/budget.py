@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from fedwave.core.config import Count, Finite, NonNegative, Probability
+from fedwave.core.config import Count, Decibel, Loss, NonNegative, Probability
 
 Row = tuple[str, Any, str, str]
 
@@ -28,7 +28,7 @@ class Deployment:
     min_distance_m: float = sourced(35.0, "m", "TR 38.901 Tables 7.2-1 to 7.2-3 (minimum BS-UT distance, 2D)")
     h_bs_m: float = sourced(25.0, "m", "TR 38.901 Tables 7.2-1 to 7.2-3")
     indoor_share: float = sourced(0.8, "", "TR 38.901 Tables 7.2-1 and 7.2-3; InH users share the site's building")
-    gnb_power_dbm: float = sourced(49.0, "dBm", "TR 38.901 Table 7.8-1 below 6 GHz; RMa: ITU-R M.2412 rural, 20 MHz")
+    gnb_power_dbm: Decibel = sourced(49.0, "dBm", "TR 38.901 Table 7.8-1 below 6 GHz; RMa: ITU-R M.2412 rural, 20 MHz")
 
     @property
     def radius_m(self) -> float:
@@ -54,23 +54,19 @@ class LinkBudget:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    element_gain_dbi: Finite = sourced(8.0, "dBi", "gNB antenna element, TR 38.901 Table 7.3-1")
-    array_gain_db: NonNegative = sourced(12.0, "dB", "assumption: 32 transceivers, 15 dB, less 3 dB for stale CSI")
-    combining_gain_db: NonNegative = sourced(
-        12.0, "dB", "assumption: 32 receive branches, 15 dB, less 3 dB for estimation"
-    )
-    ue_gain_dbi: Finite = sourced(0.0, "dBi", "UE antenna, TR 38.901 Table 7.8-1 (isotropic)")
-    gnb_noise_figure_db: NonNegative = sourced(5.0, "dB", "TR 38.901 Table 7.8-1 / ITU-R M.2412")
-    ue_noise_figure_db: NonNegative = sourced(9.0, "dB", "TR 38.901 Table 7.8-1")
-    ue_p_cmax_dbm: Finite = sourced(23.0, "dBm", "power class 3, TS 38.101-1 Table 6.2.1-1")
-    ue_mpr_db: NonNegative = sourced(
-        1.5, "dB", "maximum power reduction, CP-OFDM QPSK inner, TS 38.101-1 Table 6.2.2-1"
-    )
-    p0_dbm: Finite = sourced(-90.0, "dBm", "assumption: nominal PUSCH power per 15 kHz resource block")
+    element_gain_dbi: Decibel = sourced(8.0, "dBi", "gNB antenna element, TR 38.901 Table 7.3-1")
+    array_gain_db: Loss = sourced(12.0, "dB", "assumption: 32 transceivers, 15 dB, less 3 dB for stale CSI")
+    combining_gain_db: Loss = sourced(12.0, "dB", "assumption: 32 receive branches, 15 dB, less 3 dB for estimation")
+    ue_gain_dbi: Decibel = sourced(0.0, "dBi", "UE antenna, TR 38.901 Table 7.8-1 (isotropic)")
+    gnb_noise_figure_db: Loss = sourced(5.0, "dB", "TR 38.901 Table 7.8-1 / ITU-R M.2412")
+    ue_noise_figure_db: Loss = sourced(9.0, "dB", "TR 38.901 Table 7.8-1")
+    ue_p_cmax_dbm: Decibel = sourced(23.0, "dBm", "power class 3, TS 38.101-1 Table 6.2.1-1")
+    ue_mpr_db: Loss = sourced(1.5, "dB", "maximum power reduction, CP-OFDM QPSK inner, TS 38.101-1 Table 6.2.2-1")
+    p0_dbm: Decibel = sourced(-90.0, "dBm", "assumption: nominal PUSCH power per 15 kHz resource block")
     alpha: Probability = sourced(0.8, "", "assumption: fractional path-loss compensation")
-    uplink_iot_db: NonNegative = sourced(5.0, "dB", "assumption: interference over thermal from other cells")
-    downlink_iot_db: NonNegative = sourced(10.0, "dB", "assumption: interference over thermal from other cells")
-    implementation_gap_db: NonNegative = sourced(3.0, "dB", "assumption: distance to capacity, fading included")
+    uplink_iot_db: Loss = sourced(5.0, "dB", "assumption: interference over thermal from other cells")
+    downlink_iot_db: Loss = sourced(10.0, "dB", "assumption: interference over thermal from other cells")
+    implementation_gap_db: Loss = sourced(3.0, "dB", "assumption: distance to capacity, fading included")
     target_bler: Probability = sourced(0.1, "", "first-transmission block error target, TS 38.214 5.2.2.1 (CQI)")
     tdd_uplink_share: Probability = sourced(0.25, "", "assumption: DDDSU, one uplink slot of five and symbols of S")
     tdd_guard_share: Probability = sourced(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from fedwave.core.config import NonNegative, Positive, Probability, part
+from fedwave.core.config import Decibel, NonNegative, Positive, Probability, part
 from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
@@ -54,7 +54,7 @@ class Cell(Network):
     h_bs_m: Positive | None = None
     h_ut_m: Positive = 1.5
     indoor_share: Probability | None = None
-    gnb_power_dbm: float | None = None
+    gnb_power_dbm: Decibel | None = None
     o2i_model: Literal["low", "high"] = "low"
     budget: LinkBudget = field(default_factory=LinkBudget)
     energy: RadioEnergy = field(default_factory=RadioEnergy)

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedwave.models import sources
 from fedwave.core.keys import Key
+from fedwave.models import sources
 from fedwave.tasks.adapters import Full, Lora
 from fedwave.tasks.learner import Learner
 from fedwave.tasks.learners.classes import Base, ClassLearner

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedwave.models import sources
 from fedwave.core.errors import Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Ints
+from fedwave.models import sources
 from fedwave.tasks.adapters import Lora
 from fedwave.tasks.learner import Batch, Learner
 from fedwave.tasks.learners.pretrained import load, peft_layout, whole, with_lora, write_lora, write_whole

@@ -1,0 +1,129 @@
+"""What every client of every round did: ``clients.bin``, one record of fixed size per (round, client).
+
+``clients.json`` beside it says how to read it (version, dtype, names behind the codes), so that a reader needs no fedwave::
+
+    note = json.load(open("clients.json"))
+    rows = numpy.fromfile("clients.bin", dtype=[tuple(field) for field in note["dtype"]])
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fedwave.core.errors import BadInput
+from fedwave.core.types import STATUSES, Cohort, Delivery, Floats, Replies
+from fedwave.results.files import disk, sync, write_text
+
+VERSION = 1
+BINARY, NOTE = "clients.bin", "clients.json"
+
+# Why an update did not count, as in the record's ``lost``: the network's reasons, then the engine's.
+LOG_STATUSES = (*STATUSES, "not_finite")
+_NOT_FINITE = len(STATUSES)
+
+# Times count from the round's start. ``device`` and ``status`` are indices into the lists of ``clients.json``. Seconds are
+# NaN where the client never got that far; ``finish_s`` is infinite where its update was not in. Bits went on the air, lost
+# ones included. ``sinr_db`` is NaN on networks without a radio, ``loss`` (mean local training loss) without training.
+CLIENT = np.dtype(
+    [
+        ("round", "<i4"), ("id", "<i4"), ("device", "<u2"), ("status", "<u2"), ("steps", "<i4"),
+        ("up_bits", "<f8"), ("down_bits", "<f8"),
+        ("downlink_s", "<f4"), ("compute_s", "<f4"), ("uplink_s", "<f4"), ("finish_s", "<f4"),
+        ("radio_j", "<f4"), ("compute_j", "<f4"),
+        ("sinr_db", "<f4"), ("x_m", "<f4"), ("y_m", "<f4"), ("loss", "<f4"),
+    ]
+)  # fmt: skip
+
+
+@dataclass
+class ClientLog:
+    """The client log of the run in ``folder``; ``devices`` are the names of the device classes."""
+
+    folder: Path
+    devices: Sequence[str]
+    _begun: bool = field(default=False, init=False)
+
+    def append(self, cohort: Cohort, delivery: Delivery, position_m: Floats, replies: Replies) -> None:
+        """Add one round's clients; ``position_m [N, 2]`` is where the population was in that round."""
+        if not self._begun:
+            note = {"version": VERSION, "dtype": CLIENT.descr, "devices": list(self.devices), "statuses": LOG_STATUSES}
+            with disk(self.folder):
+                write_text(self.folder / NOTE, json.dumps(note, indent=1) + "\n")
+            self._begun = True
+        content = rows(cohort, delivery, position_m, replies).tobytes()
+        with disk(self.folder / BINARY), (self.folder / BINARY).open("ab") as log:
+            log.write(content)
+
+
+def rows(cohort: Cohort, delivery: Delivery, position_m: Floats, replies: Replies) -> np.ndarray:
+    """One round's records ``[C]`` of dtype :data:`CLIENT`."""
+    table = np.empty(len(cohort), dtype=CLIENT)
+    table["round"] = cohort.round
+    table["id"], table["device"], table["steps"] = cohort.ids, cohort.device, cohort.steps
+    table["status"] = delivery.status
+    if replies.dropped:
+        table["status"][np.isin(cohort.ids, replies.dropped)] = _NOT_FINITE
+    table["up_bits"], table["down_bits"] = delivery.up_sent_bits, delivery.down_sent_bits
+    with np.errstate(over="ignore"):  # beyond single precision is infinite
+        for name in ("downlink_s", "compute_s", "uplink_s", "finish_s", "radio_j", "compute_j", "sinr_db"):
+            table[name] = getattr(delivery, name)
+        table["x_m"], table["y_m"] = position_m[cohort.ids].T
+        table["loss"] = replies.loss
+    return table
+
+
+def saved_bytes(folder: Path) -> int:
+    """Length of the log, once it is safely on the disk: what a checkpoint remembers."""
+    path = folder / BINARY
+    if not path.exists():
+        return 0
+    with disk(path):
+        sync(path)
+        return path.stat().st_size
+
+
+def truncate(folder: Path, length: int) -> None:
+    """Cut the log to the ``length`` that a checkpoint remembers (never longer than it is)."""
+    path = folder / BINARY
+    if path.exists():
+        with disk(path):
+            os.truncate(path, min(length, path.stat().st_size) // CLIENT.itemsize * CLIENT.itemsize)
+
+
+@dataclass(frozen=True)
+class ClientTable:
+    """A client log as it was read: ``rows`` with the fields of :data:`CLIENT`, and the names behind the codes."""
+
+    rows: np.ndarray
+    devices: tuple[str, ...]
+    statuses: tuple[str, ...]
+
+
+def read(folder: str | Path) -> ClientTable:
+    """The client log of a run folder; empty where the run kept none. A half-written last record is left out.
+
+    Raises
+    ------
+    BadInput : the log is of another version, or its note is damaged.
+    """
+    note_path, path = Path(folder) / NOTE, Path(folder) / BINARY
+    if not note_path.exists() or not path.exists():
+        return ClientTable(np.empty(0, dtype=CLIENT), (), LOG_STATUSES)
+    with disk(note_path):
+        text, size = note_path.read_text(encoding="utf-8"), path.stat().st_size
+    try:
+        note = json.loads(text)
+        version, devices, statuses = note["version"], tuple(note["devices"]), tuple(note["statuses"])
+        dtype = np.dtype([tuple(entry) for entry in note["dtype"]])
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{note_path} is damaged: it does not describe a client log ({error})") from None
+    if version != VERSION:
+        raise BadInput(f"{path} has version {version}, this fedwave reads version {VERSION}")
+    with disk(path):
+        return ClientTable(np.fromfile(path, dtype=dtype, count=size // dtype.itemsize), devices, statuses)

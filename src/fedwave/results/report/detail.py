@@ -1,0 +1,174 @@
+"""One run in numbers for its figures: rounds, the timeline of a round, the cell, device classes. Reduced where it is large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fedwave.results.report.compare import evenly
+from fedwave.results.report.runs import ENERGY_PARTS, PATH_PARTS, RunLog, lost, losses
+
+_MOST_BINS = 500  # bars of the figures by round
+_MOST_ROWS = 30_000  # clients of all timelines of a page together
+_MOST_PER_ROUND = 100
+_MOST_PLACES = 3000
+_DELIVERED = 0
+
+
+def by_round(run: RunLog) -> dict[str, Any]:
+    """Sums, or means, over bins of consecutive rounds; each bin is one round up to 500 rounds.
+
+    ``round`` and ``last`` bound a bin. Seconds of the critical path are means; energy, bytes and losses are sums.
+    """
+    count = len(run.records)
+    width = -(-count // _MOST_BINS)
+    starts = np.arange(0, count, width)
+    sizes = np.diff([*starts, count])
+    numbers = run.column("round")
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, starts)
+
+    missing = [losses(record) for record in run.records]
+    return {
+        "width": int(width),
+        "round": numbers[starts].astype(int).tolist(),
+        "last": numbers[starts + sizes - 1].astype(int).tolist(),
+        "time": run.column("sim_time_s")[starts + sizes - 1].tolist(),
+        "path": {part: (total(run.column(f"{part}_s")) / sizes).tolist() for part in PATH_PARTS},
+        "energy": {part: np.cumsum(total(run.column(f"energy_{part}_j"))).tolist() for part in ENERGY_PARTS},
+        "up": np.cumsum(total(run.column("uplink_bits") / 8.0)).tolist(),
+        "down": np.cumsum(total(run.column("downlink_bits") / 8.0)).tolist(),
+        "clients": total(run.column("clients")).tolist(),
+        "delivered": total(run.column("delivered")).tolist(),
+        "lost": {name: total(np.array([float(m.get(name, 0)) for m in missing])).tolist() for name in lost(run)},
+    }
+
+
+def timelines(run: RunLog, share: float = 1.0) -> dict[str, Any]:
+    """The clients of each round in time, column by column, round after round, the slowest client first.
+
+    All rounds and clients where they fit (30,000 rows for the whole page, of which this run may use ``share``); else at
+    most 100 clients a round (half of them the slowest, the rest an even sample in order of finishing) of rounds that are
+    evenly spaced. ``starts`` are the rounds' first rows, ``bound`` the row that ended the round (-1: the deadline did, or
+    nobody took part).
+    """
+    rows, records = run.clients.rows, {record["round"]: record for record in run.records}
+    numbers, first = np.unique(rows["round"], return_index=True)
+    if not len(numbers):
+        return {"round": []}
+    groups = np.split(rows, first[1:])
+    per_round = min(max(len(g) for g in groups), _MOST_PER_ROUND)
+    kept = evenly(len(groups), max(int(_MOST_ROWS * share) // per_round, 1))
+    picked, bound = [], []
+    for index in kept:
+        ordered = groups[index][_slowest_first(groups[index])]
+        binder = _bound(ordered, float(records[numbers[index]]["round_s"]), run)
+        ordered = ordered[_sample(len(ordered), binder)]
+        picked.append(ordered)
+        bound.append(binder if binder < len(ordered) else -1)
+    table = np.concatenate(picked)
+    chosen = [records[numbers[index]] for index in kept]
+    return {
+        "round": [record["round"] for record in chosen],
+        "starts": np.cumsum([0, *map(len, picked)]).tolist(),
+        "size": [len(groups[index]) for index in kept],
+        "bound": bound,
+        "round_s": [record["round_s"] for record in chosen],
+        "server_s": [record.get("server_s", 0.0) for record in chosen],
+        **{name: table[name].tolist() for name in ("id", "device", "status", "downlink_s", "compute_s", "uplink_s")},
+        "sinr_db": np.round(table["sinr_db"].astype(float), 1).tolist(),
+        "rounds_left_out": len(groups) - len(kept),
+    }
+
+
+def _path_s(rows: np.ndarray) -> np.ndarray:
+    """When each client's own part ended."""
+    return np.nansum([rows["downlink_s"], rows["compute_s"], rows["uplink_s"]], axis=0)
+
+
+def _slowest_first(rows: np.ndarray) -> np.ndarray:
+    """Those that ran out of time or were lost below those that were heard; within each, the slowest first."""
+    return np.lexsort((rows["id"], -_path_s(rows), rows["status"] != _DELIVERED))
+
+
+def _bound(ordered: np.ndarray, round_s: float, run: RunLog) -> int:
+    """The place of the client that ended the round; -1 where the deadline did, or nobody was reached."""
+    reasons = run.clients.statuses
+    if "deadline" in reasons and np.any(ordered["status"] == reasons.index("deadline")):
+        return -1
+    path = _path_s(ordered)
+    return int(path.argmax()) if path.any() and round_s > 0 else -1
+
+
+def _sample(count: int, binder: int) -> list[int]:
+    """The places to show of ``count``: the first half of the allowance, and an even sample of the rest."""
+    half = _MOST_PER_ROUND // 2
+    if count <= _MOST_PER_ROUND:
+        return list(range(count))
+    rest = [half + place for place in evenly(count - half, half)]
+    return [*range(half), *rest]
+
+
+def cell(run: RunLog) -> dict[str, Any]:
+    """Each client that took part: where it was last, its mean uplink SINR, how often it was called and lost."""
+    rows = run.clients.rows
+    ids, place, called = np.unique(rows["id"], return_inverse=True, return_counts=True)
+    if not len(ids) or not (rows["x_m"].any() or rows["y_m"].any()):
+        return {"id": []}  # the network has no places
+    last = np.zeros(len(ids), dtype=int)
+    np.maximum.at(last, place, np.arange(len(rows)))
+    known = np.isfinite(rows["sinr_db"])
+    heard = np.maximum(np.bincount(place, weights=known), 1)
+    sinr = np.bincount(place, weights=np.where(known, rows["sinr_db"], 0.0)) / heard
+    missed = np.bincount(place, weights=rows["status"] != _DELIVERED)
+    kept = evenly(len(ids), _MOST_PLACES)
+    return {
+        "id": ids[kept].tolist(),
+        "x": np.round(rows["x_m"][last][kept].astype(float), 1).tolist(),
+        "y": np.round(rows["y_m"][last][kept].astype(float), 1).tolist(),
+        "device": rows["device"][last][kept].tolist(),
+        "sinr": np.round(sinr[kept], 1).tolist() if known.any() else [],
+        "called": called[kept].tolist(),
+        "lost": missed[kept].astype(int).tolist(),
+        "left_out": len(ids) - len(kept),
+    }
+
+
+def signal(run: RunLog) -> dict[str, Any]:
+    """Updates by uplink SINR: heard and lost counts in bins of 3 dB."""
+    rows = run.clients.rows
+    rows = rows[np.isfinite(rows["sinr_db"])]
+    if not len(rows):
+        return {"edges": []}
+    low, high = np.floor(rows["sinr_db"].min() / 3.0), np.floor(rows["sinr_db"].max() / 3.0) + 1.0
+    edges = 3.0 * np.arange(low, high + 1.0)
+    heard = rows["status"] == _DELIVERED
+    return {
+        "edges": edges.tolist(),
+        "heard": np.histogram(rows["sinr_db"][heard], edges)[0].tolist(),
+        "lost": np.histogram(rows["sinr_db"][~heard], edges)[0].tolist(),
+    }
+
+
+def devices(run: RunLog) -> list[dict[str, Any]]:
+    """A row per device class that was met: medians of its parts of a round, joules a round, what was lost."""
+    rows, table = run.clients.rows, []
+    for index, name in enumerate(run.clients.devices):
+        own = rows[rows["device"] == index]
+        if not len(own):
+            continue
+        seconds = {part: own[f"{part}_s"][np.isfinite(own[f"{part}_s"])] for part in ("downlink", "compute", "uplink")}
+        table.append(
+            {
+                "name": name,
+                "clients": len(np.unique(own["id"])),
+                "turns": len(own),
+                "lost": float(np.mean(own["status"] != _DELIVERED)),
+                "compute_j": float(own["compute_j"].mean()),
+                "radio_j": float(own["radio_j"].mean()),
+                **{f"{part}_s": float(np.median(s)) if len(s) else None for part, s in seconds.items()},
+            }
+        )
+    return table

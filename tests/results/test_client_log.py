@@ -1,0 +1,144 @@
+"""The client log: exact against the ledger, cut on resume, honest about what it cannot read."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fedwave import simulation
+from fedwave.core.errors import BadInput
+from fedwave.core.types import STATUS, Cohort, Delivery, Replies
+from fedwave.experiment import Experiment
+from fedwave.results import client_log
+from fedwave.simulation import Simulation
+
+JOB = {
+    "seed": 5, "rounds": 6, "eval_every": 2,
+    "task": {"name": "toy", "clients": 12, "ragged": True, "dimension": 500},
+    "method": {"name": "fedavg", "local_optimizer": {"name": "sgd", "lr": 0.02}},
+    "sampler": {"name": "uniform", "cohort": 6},
+    "network": {"name": "cell", "scheduler": "round_robin"},
+    "federation": {"name": "sync", "deadline_s": 0.16},
+    "fleet": {"mix": {"phone": 0.7, "raspberry-pi-5": 0.3}, "availability": 0.9},
+}  # fmt: skip
+
+
+def turn(count=3):
+    whole = np.arange(count)
+    cohort = Cohort(
+        round=4, ids=whole * 2, weight=np.ones(count), samples=whole + 1, steps=whole + 7, rows=whole,
+        rank=whole, device=whole % 2, last_round=whole, site=whole,
+    )  # fmt: skip
+    values = {
+        name: whole + 0.5
+        for name in ("downlink_s", "compute_s", "uplink_s", "finish_s", "radio_j", "compute_j", "sinr_db")
+    }
+    delivery = Delivery(
+        coefficient=np.ones((count, 1)), status=np.array([0, STATUS["deadline"], 0]), round_s=9.0,
+        down_sent_bits=np.full(count, 2.0**40 + 1), up_sent_bits=whole * 8.0, **values,
+    )  # fmt: skip
+    replies = Replies({}, np.ones(1), np.zeros(1, int), np.ones(1, int), np.array([0.25, np.nan, np.inf]), dropped=[4])
+    return cohort, delivery, replies
+
+
+def test_rows_hold_what_the_round_decided(tmp_path):
+    cohort, delivery, replies = turn()
+    position = np.stack([np.arange(6.0), -np.arange(6.0)], axis=1)
+    log = client_log.ClientLog(tmp_path, ("phone", "laptop"))
+    log.append(cohort, delivery, position, replies)
+    log.append(cohort, delivery, position, replies)
+    table = client_log.read(tmp_path)
+    assert table.devices == ("phone", "laptop")
+    assert len(table.rows) == 6
+    rows = table.rows[:3]
+    assert rows["id"].tolist() == [0, 2, 4]
+    assert [table.statuses[s] for s in rows["status"]] == ["delivered", "deadline", "not_finite"]
+    assert rows["steps"].tolist() == [7, 8, 9]
+    assert rows["x_m"].tolist() == [0.0, 2.0, 4.0]
+    assert rows["y_m"].tolist() == [0.0, -2.0, -4.0]
+    assert rows["down_bits"][0] == 2.0**40 + 1  # bits are exact
+    assert np.array_equal(rows["loss"], np.float32([0.25, np.nan, np.inf]), equal_nan=True)
+    assert (tmp_path / "clients.bin").stat().st_size == 6 * client_log.CLIENT.itemsize == 6 * 72
+
+
+def test_the_note_reads_without_fedwave(tmp_path):
+    cohort, delivery, replies = turn()
+    client_log.ClientLog(tmp_path, ("phone", "laptop")).append(cohort, delivery, np.zeros((6, 2)), replies)
+    note = json.loads((tmp_path / "clients.json").read_text())
+    rows = np.fromfile(tmp_path / "clients.bin", dtype=[tuple(entry) for entry in note["dtype"]])
+    assert rows.dtype == client_log.CLIENT
+    assert [note["devices"][d] for d in rows["device"]] == ["phone", "laptop", "phone"]
+
+
+def test_cut_never_lengthens_and_keeps_whole_records(tmp_path):
+    cohort, delivery, replies = turn()
+    client_log.ClientLog(tmp_path, ("a", "b")).append(cohort, delivery, np.zeros((6, 2)), replies)
+    assert client_log.saved_bytes(tmp_path) == 3 * 72
+    client_log.truncate(tmp_path, 10_000)
+    assert client_log.saved_bytes(tmp_path) == 3 * 72
+    client_log.truncate(tmp_path, 2 * 72 + 5)
+    assert client_log.read(tmp_path).rows["id"].tolist() == [0, 2]
+    with (tmp_path / "clients.bin").open("ab") as log:
+        log.write(b"half")
+    assert len(client_log.read(tmp_path).rows) == 2
+    client_log.truncate(tmp_path / "nowhere", 5)
+
+
+def test_a_run_without_a_log_reads_as_empty(tmp_path):
+    assert client_log.saved_bytes(tmp_path) == 0
+    table = client_log.read(tmp_path)
+    assert len(table.rows) == 0
+    assert table.rows.dtype == client_log.CLIENT
+
+
+def test_refusals_are_sentences(tmp_path):
+    (tmp_path / "clients.bin").write_bytes(b"")
+    (tmp_path / "clients.json").write_text('{"version": 1}')
+    with pytest.raises(BadInput, match="clients.json is damaged"):
+        client_log.read(tmp_path)
+    note = {"version": 9, "devices": [], "statuses": [], "dtype": client_log.CLIENT.descr}
+    (tmp_path / "clients.json").write_text(json.dumps(note))
+    with pytest.raises(BadInput, match="has version 9, this fedwave reads version 1"):
+        client_log.read(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return simulation.run(Experiment.parse(JOB), tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_the_log_sums_to_the_ledger(run):
+    """Bits, joules and losses of the rows are those of the round's line."""
+    table = client_log.read(run.folder)
+    assert table.devices == ("phone", "raspberry-pi-5")
+    for record in run.records:
+        rows = run.clients[run.clients["round"] == record["round"]]
+        assert len(rows) == record["clients"]
+        assert rows["up_bits"].sum() == record["uplink_bits"]
+        assert rows["down_bits"].sum() == record["downlink_bits"]
+        assert rows["radio_j"].sum() == pytest.approx(record["energy_radio_j"], rel=1e-6)
+        assert rows["compute_j"].sum() == pytest.approx(record["energy_compute_j"], rel=1e-6)
+        for reason, ids in record["lost"].items():
+            assert rows["id"][rows["status"] == table.statuses.index(reason)].tolist() == ids
+        assert np.sum(rows["status"] == 0) == record["delivered"]
+
+
+@pytest.mark.parametrize("every", [0.0, 1000.0])
+def test_resumed_log_is_identical(tmp_path, run, every, monkeypatch):
+    """Rounds after the last checkpoint are in the file when a run dies; the resumed run writes them again, once."""
+    monkeypatch.setattr(simulation, "_CHECKPOINT_EVERY_S", every)
+    begun = Simulation.start(Experiment.parse(JOB), tmp_path / "run")
+    stream = begun.stream()
+    for _ in range(4):
+        next(stream)
+    with (tmp_path / "run" / "clients.bin").open("ab") as log:
+        log.write(b"the fifth round was cut o")
+    simulation.resume(tmp_path / "run")
+    assert (tmp_path / "run" / "clients.bin").read_bytes() == (run.folder / "clients.bin").read_bytes()
+    assert (tmp_path / "run" / "clients.json").read_bytes() == (run.folder / "clients.json").read_bytes()
+
+
+def test_nothing_is_kept_without_a_folder():
+    simulation_ = Simulation.start(Experiment.parse({**JOB, "rounds": 1}))
+    list(simulation_.stream())
+    assert len(simulation_.result().clients) == 0
