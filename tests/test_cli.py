@@ -72,11 +72,11 @@ def test_run_in_text(fedwave_, here):
     lines = out.splitlines()
     head, start, rows = lines[:2], lines[2], lines[3:7]
     assert head[0].split() == ["simulated", "held-out"]
-    assert head[1].split() == ["round", "time", "loss", "up", "down", "energy", "delivered", "lost", "to"]
+    assert head[1].split() == ["round", "time", "loss,", "accuracy", "up", "down", "energy", "updates", "lost", "to"]
     assert start.split()[:3] == ["start", "0", "s"]
     assert [row.split()[0] for row in rows] == ["0", "1", "2", "3"]
     # Right-aligned columns end where their heads do; nothing is wider than 80 columns or ends in spaces.
-    for name, cell in (("round", "3"), ("delivered", "3/3")):
+    for name, cell in (("round", "3"), ("updates", "3/3")):
         assert head[1].index(name) + len(name) == rows[3].index(cell) + len(cell)
     assert all(len(line) <= 80 and line == line.rstrip() for line in lines[:7])
     assert "\x1b" not in out

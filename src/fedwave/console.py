@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedwave.results.format import MISSING, data, duration, si
-from fedwave.results.table import COLUMNS, cells, rounds_table
+from fedwave.results.table import COLUMNS, cells, metrics
 
 if TYPE_CHECKING:
     from fedwave.planner import Plan
@@ -91,8 +91,7 @@ class _Bar:
         for line in _HEADER if done < total else ():
             self.say(_line(line))
         if not done:
-            loss = f"{initial['loss']:.3f}" if "loss" in initial else MISSING
-            self.say(_line(("start", "0 s", loss, *[""] * (len(COLUMNS) - 3))))
+            self.say(_line(("start", "0 s", metrics(initial), *[""] * (len(COLUMNS) - 3))))
 
     def round_done(self, record: dict[str, Any]) -> None:
         """A line for the round."""
@@ -112,7 +111,7 @@ class _Bar:
 
 # The header's lines, single words at the bottom; and widths that hold what `results.format` writes.
 _HEADER = tuple(zip(*(name.rpartition("\n")[::2] for name in COLUMNS), strict=True))
-_WIDTHS = (5, 11, 8, 7, 7, 7, 9)
+_WIDTHS = (5, 11, 14, 7, 7, 7, 7)
 
 
 def _line(texts: Sequence[str]) -> str:
@@ -206,13 +205,6 @@ def draw(result: Run, references: dict[str, float] | None = None) -> Path | None
         return None
     start = {"sim_time_s": 0.0, "uplink_bits": 0.0, "eval": result.initial}
     return loss_curve({"run": [[start, *result.records]]}, result.folder / "curve.png", references=references)
-
-
-def show_rounds(result: Run) -> None:
-    """All rounds as a table."""
-    from rich.console import Console
-
-    Console().print(rounds_table(result.records))
 
 
 def show_rows(table: Sequence[dict[str, Any]]) -> None:

@@ -41,13 +41,13 @@ def run_demo(*, seed: int, rounds: int, out: Path | None, as_json: bool, quiet: 
     if as_json:
         print(json.dumps({**console.summary(result), "alone_loss": lonely}, indent=2))
         return
-    if not quiet:
-        console.show_rounds(result)
     console.finish(result, references={"before training": result.initial["loss"], "devices alone (mean)": lonely})
-    print(
-        f"loss in nats per answer token on 64 held-out questions of all topics: before {result.initial['loss']:.3f}, "
-        f"federated {result.final['loss']:.3f}, alone {lonely:.3f} (mean of {_ALONE} devices, {steps} steps "
-        "on their own topic)"
-    )
-    print("part of the drop is learning when to stop; the figure is a loss, not a claim about answers")
+    print("\nheld-out loss, nats per answer token, 64 questions of all topics:")
+    for name, loss in {
+        "before training": result.initial["loss"],
+        f"federated, {rounds} rounds": result.final["loss"],
+        f"alone: mean of {_ALONE} devices, {steps} steps each": lonely,
+    }.items():
+        print(f"  {name:<42} {loss:.3f}")
+    print("Part of the drop is learning when to stop: it is a loss, not a claim about answers.")
     print(f"took {duration(time.perf_counter() - started)}")

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from fedwave.core.errors import BadInput
 from fedwave.results.figures import _curve, loss_curve
 from fedwave.results.format import data, duration, si
-from fedwave.results.table import cells, rounds_table
+from fedwave.results.table import cells
 
 
 def record(number: int, **extra):
@@ -90,7 +90,7 @@ def test_table():
         "deadline 1, missed broadcast 1",
     )
     assert cells(record(4))[2] == "-"
-    assert rounds_table([record(0), record(1)]).row_count == 2
+    assert cells(record(5, eval={"loss": 0.7318, "accuracy": 0.8661}))[2] == "0.732, 86.6 %"
 
 
 def test_curve_counts_the_traffic_of_rounds_without_an_evaluation():

@@ -107,7 +107,9 @@ def _points(run: RunLog, metric: str) -> dict[int, tuple[float, float, float, fl
 def _curve(seeds: list[dict[int, tuple[float, float, float, float]]]) -> dict[str, list[Any]]:
     rounds = sorted(set.intersection(*(set(points) for points in seeds)))
     rounds = [rounds[i] for i in evenly(len(rounds), _MOST_POINTS)]
-    table = np.array([[points[number] for number in rounds] for points in seeds], dtype=float).reshape(len(seeds), -1, 4)
+    table = np.array([[points[number] for number in rounds] for points in seeds], dtype=float).reshape(
+        len(seeds), -1, 4
+    )
     time, sent, joules, middle = np.median(table, axis=0).T
     values = table[:, :, 3]
     return {

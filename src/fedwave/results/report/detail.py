@@ -9,7 +9,7 @@ import numpy as np
 from fedwave.results.report.compare import evenly
 from fedwave.results.report.runs import ENERGY_PARTS, PATH_PARTS, RunLog, lost, losses
 
-_MOST_BINS = 500  # bars of the figures by round
+_MOST_BINS = 200  # bars of the figures by round
 _MOST_ROWS = 30_000  # clients of all timelines of a page together
 _MOST_PER_ROUND = 100
 _MOST_PLACES = 3000
@@ -17,7 +17,7 @@ _DELIVERED = 0
 
 
 def by_round(run: RunLog) -> dict[str, Any]:
-    """Sums, or means, over bins of consecutive rounds; each bin is one round up to 500 rounds.
+    """Sums, or means, over bins of consecutive rounds; each bin is one round up to 200 rounds.
 
     ``round`` and ``last`` bound a bin. Seconds of the critical path are means; energy, bytes and losses are sums.
     """
@@ -64,10 +64,10 @@ def timelines(run: RunLog, share: float = 1.0) -> dict[str, Any]:
     picked, bound = [], []
     for index in kept:
         ordered = groups[index][_slowest_first(groups[index])]
-        binder = _bound(ordered, float(records[numbers[index]]["round_s"]), run)
-        ordered = ordered[_sample(len(ordered), binder)]
-        picked.append(ordered)
-        bound.append(binder if binder < len(ordered) else -1)
+        binder = _bound(ordered, records[numbers[index]])
+        places = _sample(len(ordered), binder)
+        picked.append(ordered[places])
+        bound.append(places.index(binder) if binder >= 0 else -1)
     table = np.concatenate(picked)
     chosen = [records[numbers[index]] for index in kept]
     return {
@@ -93,22 +93,22 @@ def _slowest_first(rows: np.ndarray) -> np.ndarray:
     return np.lexsort((rows["id"], -_path_s(rows), rows["status"] != _DELIVERED))
 
 
-def _bound(ordered: np.ndarray, round_s: float, run: RunLog) -> int:
-    """The place of the client that ended the round; -1 where the deadline did, or nobody was reached."""
-    reasons = run.clients.statuses
-    if "deadline" in reasons and np.any(ordered["status"] == reasons.index("deadline")):
+def _bound(rows: np.ndarray, record: dict[str, Any]) -> int:
+    """The place of the client whose end was the round's; -1 where the deadline was, or nobody took part."""
+    if "deadline" in losses(record) or not len(rows):
         return -1
-    path = _path_s(ordered)
-    return int(path.argmax()) if path.any() and round_s > 0 else -1
+    left_s = np.abs(_path_s(rows) - (record["round_s"] - record.get("server_s", 0.0)))
+    nearest = int(left_s.argmin())
+    return nearest if record["round_s"] > 0 and left_s[nearest] <= 1e-3 * record["round_s"] else -1
 
 
 def _sample(count: int, binder: int) -> list[int]:
-    """The places to show of ``count``: the first half of the allowance, and an even sample of the rest."""
-    half = _MOST_PER_ROUND // 2
+    """The places to show of ``count``: the first half of the allowance, an even sample of the rest, and the binder."""
     if count <= _MOST_PER_ROUND:
         return list(range(count))
-    rest = [half + place for place in evenly(count - half, half)]
-    return [*range(half), *rest]
+    half = _MOST_PER_ROUND // 2
+    rest = {half + place for place in evenly(count - half, half)}
+    return [*range(half), *sorted(rest | ({binder} if binder >= half else set()))]
 
 
 def cell(run: RunLog) -> dict[str, Any]:
