@@ -105,6 +105,25 @@ def plan(job: Job = None, overrides: Overrides = None, as_json: AsJson = False) 
         raise typer.Exit(3)
 
 
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="HTML file to write.", show_default="report.html, in the run folder where there is only one"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page about a run, or about several compared; runs that differ only in their seed become a band."""
+    from fedwave.results.report import load, totals, write_report
+
+    path = write_report(runs, out or (runs[0] if len(runs) == 1 else Path()) / "report.html")
+    if as_json:
+        _print_json({"report": str(path), "runs": [totals(load(run)) for run in runs]})
+    else:
+        print(path)
+
+
 @app.command("list")
 def list_(kind: Annotated[str, typer.Argument(metavar="KIND")] = "methods", as_json: AsJson = False) -> None:
     """List methods, tasks, models, devices, networks, channels, schedulers, transforms, and other parts of a job."""

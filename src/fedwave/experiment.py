@@ -17,7 +17,7 @@ from fedwave.core.errors import BadInput, Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Population
 from fedwave.devices.fleet import Fleet
-from fedwave.engines.cohort import CohortEngine, memory_leaves
+from fedwave.engines.cohort import CohortEngine
 from fedwave.federation.samplers import Sampler, Uniform
 from fedwave.federation.server import Server
 from fedwave.federation.setting import Codec, Setting
@@ -135,7 +135,6 @@ class Experiment:
                 f"federation.quorum is {self.federation.quorum} and sampler.cohort {self.sampler.cohort}: "
                 "the quorum can never be met"
             )
-        memory_leaves(self.method, up, spec)
 
 
 def _read(path: Path) -> dict[str, Any]:

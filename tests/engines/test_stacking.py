@@ -8,7 +8,7 @@ from torch import nn
 
 from fedwave.core import tree
 from fedwave.core.errors import Refused
-from fedwave.engines.cohort import _finite
+from fedwave.engines.fold import finite
 from fedwave.engines.stacking import ClientEmbedding, ClientLinear, Stack, Vmapped
 
 
@@ -230,7 +230,7 @@ def test_scalar_parameters(what):
         a, b = ({"t": torch.tensor(values)} for values in ([1.0, 2.0], [1.0, 5.0]))
         assert tree.sqdist(a, b).tolist() == [0.0, 9.0]
     else:
-        assert _finite(torch.zeros(2), {"u": {"t": torch.tensor([1.0, torch.nan])}}).tolist() == [True, False]
+        assert finite(torch.zeros(2), {"u": {"t": torch.tensor([1.0, torch.nan])}}).tolist() == [True, False]
 
 
 def test_which_twin():

@@ -12,7 +12,9 @@ from fedwave.core import tree
 from fedwave.core.config import Count, Index
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
-from fedwave.core.types import Bools, Cohort, Delivery, Floats, Ints, Message, Replies, Schema, Spec, at_rank
+from fedwave.core.types import Bools, Cohort, Delivery, Ints, Message, Replies, Spec
+from fedwave.engines.encoding import METHOD, encode, memory_leaves, pack
+from fedwave.engines.fold import Fold, finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from fedwave.results.memory_store import MemoryStore
     from fedwave.tasks.learner import Learner
     from fedwave.transforms.chain import Chain
-
-_METHOD = "method/"
 
 
 @register("engine", "cohort")
@@ -82,21 +82,15 @@ class Session:
         fold = Fold(self.uplink, len(cohort))
         for group in self._groups(np.flatnonzero(runs), cohort):
             mine = own_of(message, group)
-            loss, parts, finite = self._train(mine, store, cohort.take(group), delivery.heard[group], key)
-            fold.add(group, cohort, np.where(finite, delivery.coefficient[group, 0], 0.0), parts, loss)
-            fold.dropped += [int(client) for client in cohort.ids[group[~finite & delivery.heard[group]]]]
+            loss, parts, ok = self._train(mine, store, cohort.take(group), delivery.heard[group], key)
+            fold.add(group, cohort, np.where(ok, delivery.coefficient[group, 0], 0.0), parts, loss)
+            fold.dropped += [int(client) for client in cohort.ids[group[~ok & delivery.heard[group]]]]
         return fold.close(cohort)
 
     def reply_bytes(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> bytes:
         """The packed payload of a cohort of one: what its device puts on the air."""
         clients, _, parts, _ = self._reply(message, store, cohort, key)
-        data = b""
-        for name, part in at_rank(self.uplink, int(cohort.rank[0])).items():
-            encoded = self.up.encode(
-                _trim(parts[name], part.leaves), _residual(clients.residual, name), _keys(key, name, cohort.ids)
-            )
-            data += self.up.pack(encoded, part.leaves, 0)
-        return data
+        return pack(self.up, self.uplink, parts, clients.residual, cohort, key)
 
     def _groups(self, positions: Ints, cohort: Cohort) -> Iterator[Ints]:
         """Positions in groups of at most ``slots``, longest first so that few finished clients ride along."""
@@ -111,15 +105,15 @@ class Session:
         import torch
 
         clients, loss, parts, kept = self._reply(message, store, cohort, key)
-        decoded, heard_residual, lost_residual = self._encode(parts, clients.residual, cohort, key)
-        finite = _finite(loss, {**decoded, "memory": kept})
+        decoded, heard_residual, lost_residual = encode(self.up, self.uplink, parts, clients.residual, cohort, key)
+        ok = finite(loss, {**decoded, "memory": kept})
         if self.memory_leaves:
             was_heard = torch.as_tensor(heard)
-            rows = {_METHOD + n: v for n, v in self.method.settle(clients.memory, kept, was_heard).items()}
+            rows = {METHOD + n: v for n, v in self.method.settle(clients.memory, kept, was_heard).items()}
             for name, value in heard_residual.items():
                 rows[name] = torch.where(was_heard.view(-1, *[1] * (value.dim() - 1)), value, lost_residual[name])
-            store.put(cohort.ids[finite], {name: value[torch.as_tensor(finite)] for name, value in rows.items()})
-        return loss, decoded, finite
+            store.put(cohort.ids[ok], {name: value[torch.as_tensor(ok)] for name, value in rows.items()})
+        return loss, decoded, ok
 
     def _reply(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> Any:
         """Local training of one group: (clients, mean losses, raw parts, memory to keep)."""
@@ -135,34 +129,14 @@ class Session:
             key,
             clip_norm=self.method.clip_norm,
             known=known,
-            memory={n[len(_METHOD) :]: v for n, v in memory.items() if n.startswith(_METHOD)},
+            memory={n[len(METHOD) :]: v for n, v in memory.items() if n.startswith(METHOD)},
         )
-        clients.residual = {n: v for n, v in memory.items() if not n.startswith(_METHOD)}
+        clients.residual = {n: v for n, v in memory.items() if not n.startswith(METHOD)}
         rows = self._rows(cohort, key)
         loss = train(self.method, clients, rows)
         parts, kept = self.method.reply(clients)
         detached = {name: tree.map(lambda x: x.detach(), leaves) for name, leaves in parts.items()}
         return clients, loss, detached, tree.map(lambda x: x.detach(), kept)
-
-    def _encode(self, parts: Any, residual: tree.Tree, cohort: Cohort, key: Key) -> tuple[Any, tree.Tree, tree.Tree]:
-        """What the server decodes, the residuals if heard, and if lost. Ranks go apart: sizes follow from them."""
-        import torch
-
-        if not self.up.transforms:
-            return parts, {}, {}
-        decoded = {name: tree.map(torch.zeros_like, leaves) for name, leaves in parts.items()}
-        heard, lost = tree.map(torch.clone, residual), tree.map(torch.clone, residual)
-        for rank in np.unique(cohort.rank):
-            at = torch.as_tensor(np.flatnonzero(cohort.rank == rank))
-            for name, part in at_rank(self.uplink, int(rank)).items():
-                mine = _trim(tree.take(parts[name], at), part.leaves)
-                kept = self.up.memory_leaves(part.leaves) if part.increment else {}
-                memory = _trim(_residual(tree.take(residual, at), name), kept)
-                encoded = self.up.encode(mine, memory, _keys(key, name, cohort.ids[at.numpy()]))
-                _place(decoded[name], at, encoded.decode())
-                _place(heard, at, {f"{name}/{n}": encoded.memory_if_heard[n] for n in kept})
-                _place(lost, at, {f"{name}/{n}": encoded.memory_if_lost[n] for n in kept})
-        return decoded, heard, lost
 
     def _clients(self, cohort: Cohort, message: Message, optimizer: Any, key: Key, **rest: Any) -> SlotClients:
         from fedwave.engines.slots import SlotClients
@@ -240,57 +214,6 @@ class Session:
         return clients
 
 
-class Fold:
-    """Running weighted sums in float64 and gathered rows of one round's replies."""
-
-    def __init__(self, schema: Schema, clients: int) -> None:
-        self.schema = schema
-        self.sums: dict[str, tree.Tree] = {name: {} for name, part in schema.items() if part.reduce == "sum"}
-        self.rows: dict[str, list[tree.Tree]] = {name: [] for name, part in schema.items() if part.reduce == "gather"}
-        self.loss = np.full(clients, np.nan)
-        self.weights = np.zeros(clients)
-        self.order: list[int] = []
-        self.dropped: list[int] = []
-
-    def add(self, positions: Ints, cohort: Cohort, coefficient: Floats, parts: Any, loss: Tensor) -> None:
-        """Take in one group; rows with coefficient 0 leave no trace, whatever is in them."""
-        import torch
-
-        self.loss[positions] = loss.detach().double().numpy()
-        weight = cohort.weight[positions] * coefficient
-        counts = np.flatnonzero(weight > 0)
-        self.weights[positions[counts]] = weight[counts]
-        self.order += [int(p) for p in positions[counts]]
-        picked, factor = torch.as_tensor(counts), torch.as_tensor(weight[counts])
-        for name, leaves in parts.items():
-            if name in self.rows:
-                self.rows[name].append({leaf: x[picked].clone() for leaf, x in leaves.items()})
-                continue
-            for leaf, x in leaves.items():
-                term = torch.tensordot(factor, x[picked].double(), dims=1)
-                self.sums[name][leaf] = self.sums[name].get(leaf, 0.0) + term
-
-    def close(self, cohort: Cohort) -> Replies:
-        """Weighted means of the sums; gathered rows in cohort order, whatever order they trained in."""
-        import torch
-
-        position = np.array(sorted(self.order), dtype=np.int64)
-        place = np.argsort(np.array(self.order, dtype=np.int64), kind="stable")
-        total = self.weights.sum()
-        parts = {name: tree.map(lambda x: (x / total).float(), leaves) for name, leaves in self.sums.items() if total}
-        for name, groups in self.rows.items():
-            if groups:
-                parts[name] = {n: torch.cat([g[n] for g in groups])[torch.as_tensor(place)] for n in groups[0]}
-        return Replies(
-            parts=parts,
-            weight=self.weights[position] / total if total else np.zeros(0),
-            position=position,
-            rank=cohort.rank[position],
-            loss=self.loss,
-            dropped=self.dropped,
-        )
-
-
 def own_of(message: Message, positions: Ints) -> Message:
     """The message as the clients at ``positions`` of the cohort get it."""
     if message.own is None:
@@ -299,49 +222,7 @@ def own_of(message: Message, positions: Ints) -> Message:
     return replace(message, own=own)
 
 
-def memory_leaves(method: Method, up: Chain, spec: Spec) -> dict[str, Any]:
-    """What every client keeps on its device: the method's memory, and error feedback of each part."""
-    leaves = {_METHOD + name: leaf for name, leaf in method.memory(spec).items()}
-    for part, content in method.uplink(spec).items():
-        kept = up.memory_leaves(content.leaves) if content.increment else {}
-        leaves |= {f"{part}/{name}": leaf for name, leaf in kept.items()}
-    return leaves
-
-
 def _server_alone(rank: int) -> Cohort:
     """A cohort of one that is no client: the server's own use of slot 0."""
     one, zero = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
     return Cohort(0, zero, np.ones(1), one, one, one, rank * one, zero, -one, zero)
-
-
-def _finite(loss: Tensor, parts: dict[str, tree.Tree]) -> Bools:
-    import torch
-
-    ok = loss.isfinite()
-    for leaves in parts.values():
-        for value in leaves.values():
-            ok = ok & torch.linalg.vector_norm(value.reshape(len(value), -1), torch.inf, 1).isfinite()
-    return ok.numpy()
-
-
-def _keys(key: Key, part: str, ids: Ints) -> list[Key]:
-    purpose = key.fold("encode", part)
-    return [purpose.fold(int(client)) for client in ids]
-
-
-def _residual(residual: tree.Tree, part: str) -> tree.Tree:
-    prefix = part + "/"
-    return {name[len(prefix) :]: value for name, value in residual.items() if name.startswith(prefix)}
-
-
-def _trim(values: tree.Tree, leaves: dict[str, Any]) -> tree.Tree:
-    """Cut stacked values to the leaf shapes of a smaller rank."""
-    return {n: values[n][(slice(None), *(slice(s) for s in leaf.shape))] for n, leaf in leaves.items() if n in values}
-
-
-def _place(target: tree.Tree, rows: Tensor, values: tree.Tree) -> None:
-    """Write values of a smaller rank back into stacked rows, zero beyond."""
-    for name, value in values.items():
-        padded = target[name].new_zeros((len(rows), *target[name].shape[1:]))
-        padded[(slice(None), *(slice(s) for s in value.shape[1:]))] = value
-        target[name][rows] = padded

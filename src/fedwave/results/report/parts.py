@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,17 @@ def _part(kind: str, name: str) -> Part:
         cls = registry.lookup(kind, name)
     except BadInput:  # the run is of another release, or its plug-in is not installed here
         return Part(kind, name, "not known to this release", "")
-    return Part(kind, name, (inspect.getdoc(cls) or "").split("\n")[0], getattr(cls, "cite", ""))
+    doc = inspect.getdoc(cls) or ""
+    return Part(kind, name, doc.split("\n\n")[0].replace("\n", " "), getattr(cls, "cite", "") or _paper(doc))
+
+
+def _paper(doc: str) -> str:
+    """The paper that a docstring names: ``Source: authors, year, "title"``, or ``(authors, venue year)`` in its first line."""
+    named = re.search(r'Source: (.+?".+?)[,.]?"', doc, re.DOTALL)
+    if named:
+        return " ".join(named[1].split()) + '"'
+    named = re.search(r"\(([A-Z][^()]*? \d{4}[^()]*)\)", doc.split("\n\n")[0])
+    return " ".join(named[1].split()) if named else ""
 
 
 def network_rows(job: dict[str, Any]) -> list[dict[str, Any]]:

@@ -38,8 +38,8 @@
     return `${Math.floor((all * step) / size)} ${big} ${all % (size / step)} ${small}`;
   };
   const largest = (lists) => lists.reduce((most, list) => list.reduce((m, v) => (v > m ? v : m), most), 0);
-  const timeScale = (most) => [[86400, "days"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => most >= 3 * size) || (most >= 0.5 ? [1, "s"] : [1e-3, "ms"]);
   const unitScale = (unit) => (most) => { const [factor, letter] = prefix(most || 1); return [factor, letter + unit]; };
+  const timeScale = (most) => [[86400, "days"], [3600, "h"], [60, "min"]].find(([size]) => most >= 3 * size) || unitScale("s")(2 * most);
   const words = (name) => name.replaceAll("_", " ");
 
   // ---- figures ----------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@
     legendOf("path", parts.map(([part, name]) => [css(`--${part}`), name]));
     show("f-path", "seconds of the critical path by round, by part", parts.length ? parts.map(([part, name]) =>
       bars(rounds, name, css(`--${part}`), rounds.path[part].map((v) => v / factor), `%{y:.4g} ${unit}`)) : null,
-    { barmode: "stack", bargap: rounds.round.length > 60 ? 0 : 0.15, xaxis: roundAxis(), yaxis: axis(`seconds of the round`.replace("seconds", unit), { rangemode: "tozero" }) });
+    { barmode: "stack", bargap: rounds.round.length > 60 ? 0 : 0.15, xaxis: roundAxis(), yaxis: axis(`round time (${unit})`, { rangemode: "tozero" }) });
     const place = byId("f-path");
     if (place.removeAllListeners) place.removeAllListeners("plotly_click");
     if (place.on) place.on("plotly_click", ({ points }) => nearestRound(points[0].x));
@@ -153,9 +153,10 @@
 
   function energy() {
     const { rounds } = run();
+    const total = Object.values(rounds.energy).reduce((sum, part) => sum + part.at(-1), 0);
     const parts = [["compute", "computing and idling", css("--compute")], ["radio", "radio", css("--radio")], ["server", "server", css("--server")]]
-      .filter(([part]) => rounds.energy[part].some((v) => v > 0));
-    const [factor, unit] = unitScale("J")(parts.reduce((sum, [part]) => sum + rounds.energy[part].at(-1), 0));
+      .filter(([part]) => rounds.energy[part].at(-1) > 5e-4 * total);
+    const [factor, unit] = unitScale("J")(total);
     legendOf("energy", parts.map(([, name, colour]) => [colour, name]));
     show("f-energy", "cumulative energy by part", parts.length ? parts.map(([part, name, colour]) => ({
       x: rounds.last, y: rounds.energy[part].map((v) => v / factor), name, stackgroup: "one", line: { width: 0.5, color: colour }, fillcolor: colour + "cc",
@@ -272,7 +273,7 @@
       return {
         x: own.map((i) => c.x[i]), y: own.map((i) => c.y[i]), mode: "markers", name: devices[d],
         marker: {
-          symbol: SYMBOLS[d % SYMBOLS.length], size: c.id.length > 400 ? 7 : 9, opacity: 0.9, color: own.map((i) => values[i]), coloraxis: "coloraxis", line: { width: 0.6, color: css("--card") },
+          symbol: SYMBOLS[d % SYMBOLS.length], size: (c.id.length > 400 ? 7 : 9) - (narrow() ? 2.5 : 0), opacity: 0.9, color: own.map((i) => values[i]), coloraxis: "coloraxis", line: { width: 0.6, color: css("--card") },
         },
         text: own.map((i) => `client ${c.id[i]}, ${devices[d]}${c.sinr.length ? `<br>mean SINR ${c.sinr[i]} dB` : ""}<br>${Math.hypot(c.x[i], c.y[i]).toFixed(0)} m away<br>lost ${c.lost[i]} of ${c.called[i]}`),
         hovertemplate: "%{text}<extra></extra>", order,
@@ -282,9 +283,10 @@
     const ring = (r, dash) => ({ type: "circle", x0: -r, x1: r, y0: -r, y1: r, line: { color: css("--soft"), width: 1, dash }, layer: "below" });
     const most = radius || largest([c.id.map((_, i) => Math.hypot(c.x[i], c.y[i]))]);
     byId("cell-says").textContent = c.left_out ? `Every ${Math.round(1 + c.left_out / c.id.length)}th of ${c.id.length + c.left_out} devices is shown.` : `${c.id.length} devices took part. Colour: ${bySinr ? "mean uplink SINR" : "share of its updates that were lost"}.`;
+    const flat = narrow() ? { orientation: "h", y: -0.2, yanchor: "top", title: { text: bySinr ? "dB" : "% lost", side: "bottom" } } : {};
     show("f-cell", "map of the cell with its devices", c.id.length ? traces : null, {
-      coloraxis: { colorscale: bySinr ? "Viridis" : "Cividis", cmin: bySinr ? undefined : 0, colorbar: { title: { text: bySinr ? "dB" : "% lost", side: "top" }, thickness: 11, outlinewidth: 0, tickfont: { size: 11 }, len: 0.9 } },
-      shapes: [ring(most / 3, "dot"), ring((2 * most) / 3, "dot"), ring(most, "solid")], margin: { l: 44, r: 6, t: 10, b: 42 },
+      coloraxis: { colorscale: bySinr ? "Viridis" : "Cividis", cmin: bySinr ? undefined : 0, colorbar: { title: { text: bySinr ? "dB" : "% lost", side: "top" }, thickness: 11, outlinewidth: 0, tickfont: { size: 11 }, len: 0.9, ...flat } },
+      shapes: [ring(most / 3, "dot"), ring((2 * most) / 3, "dot"), ring(most, "solid")], margin: { l: 44, r: 6, t: 10, b: 42 }, height: narrow() ? 400 : undefined,
       xaxis: axis("m", { range: [-1.06 * most, 1.06 * most], constrain: "domain", zeroline: false }),
       yaxis: axis("", { range: [-1.06 * most, 1.06 * most], scaleanchor: "x", constrain: "domain", zeroline: false }),
     });

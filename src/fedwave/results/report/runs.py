@@ -71,7 +71,7 @@ def load(folder: str | Path) -> RunLog:
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{files.experiment} is damaged: it is not TOML ({error})") from None
     clients = client_log.read(folder)
-    known = clients.rows["round"] <= records[-1]["round"]  # a round in progress is not in the log yet
+    known = np.isin(clients.rows["round"], [record["round"] for record in records])  # a round in progress has no line yet
     return RunLog(
         folder=Path(folder),
         job=job,
