@@ -57,6 +57,18 @@ def demo(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
+    task: Annotated[str, typer.Option(help="images, toy, text-classification or causal-lm.")] = "images",
+    data: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows of your own; else a built-in set.")] = None,
+) -> None:
+    """Write DIR/job.toml, a job that runs, with a line about every common key."""
+    from fedwave.init import write_job
+
+    print(write_job(folder, task=task, data=data))
+
+
+@app.command()
 def run(
     job: Job = None,
     overrides: Overrides = None,
@@ -65,9 +77,10 @@ def run(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train JOB.toml and write a run folder; --resume continues one."""
+    """Train JOB.toml and write a run folder; --resume continues one. Exit code 3 where no update ever counted."""
     from fedwave import console
     from fedwave.experiment import Experiment
+    from fedwave.federation.checks import check_heard
     from fedwave.simulation import Simulation, free_folder
 
     if (job is None) == (resume is None):
@@ -84,6 +97,7 @@ def run(
         _print_json(console.summary(result))
     else:
         console.finish(result)
+    check_heard(result.records)
 
 
 @app.command()

@@ -18,11 +18,15 @@ from fedwave.core.registry import name_of
 from fedwave.core.types import RoundRecord, World
 from fedwave.experiment import Experiment
 from fedwave.federation import sync
+from fedwave.federation.checks import check_memory
 from fedwave.results import client_log
 from fedwave.results.memory_store import MemoryStore
 from fedwave.results.run_folder import RunFolder
+from fedwave.results.sinks.sink import Sinks, Target
 
 if TYPE_CHECKING:
+    import pandas
+
     from fedwave.engines.cohort import Session
     from fedwave.federation.setting import Setting
     from fedwave.methods.method import State
@@ -55,6 +59,12 @@ class Run:
         """One row per round and client of the cohort; fields as in :data:`fedwave.results.client_log.CLIENT`."""
         return client_log.read(self.folder).rows if self.folder else np.empty(0, dtype=client_log.CLIENT)
 
+    def frame(self) -> pandas.DataFrame:
+        """The records as a DataFrame; see :func:`fedwave.results.frame.frame`."""
+        from fedwave.results.frame import frame
+
+        return frame(self.records)
+
 
 @dataclass
 class Simulation:
@@ -74,9 +84,12 @@ class Simulation:
     def start(
         cls, experiment: Experiment, out: str | Path | None = None, progress: Callable[[int, int], None] | None = None
     ) -> Simulation:
-        """Build ``experiment`` and, with ``out``, begin its run folder."""
-        experiment.task.prepare()
-        setting = experiment.setting()
+        """Build ``experiment`` and, with ``out``, begin its run folder.
+
+        Raises :class:`BadInput` where a part of the job is wrong or absent, :class:`Infeasible` where no device can hold
+        the training.
+        """
+        setting = _ready(experiment)
         folder = RunFolder(out).free() if out is not None else None
         session = build_session(experiment, setting, progress)
         if folder:  # not before the job is known to build
@@ -93,8 +106,7 @@ class Simulation:
         """Go on with the run in folder ``out`` from its newest whole checkpoint. Raises :class:`BadInput`."""
         folder = RunFolder(out).open()
         experiment = Experiment.load(folder.experiment)
-        experiment.task.prepare()
-        setting = experiment.setting()
+        setting = _ready(experiment)
         session = build_session(experiment, setting, progress)
         found = folder.latest()
         folder.truncate_log(found)
@@ -125,12 +137,20 @@ class Simulation:
         """Play the remaining rounds; each record is in the folder before it is yielded."""
         log = client_log.ClientLog(self.folder.path, self.setting.fleet.names) if self.folder else None
         rounds = sync.play(self.setting, self.session, self.store, self.world, self.state, clients=log)
-        for record, self.world, self.state in rounds:
-            if self.folder:
-                self.folder.append(record.to_dict())
-                if self.finished or time.monotonic() - self._saved[1] > _CHECKPOINT_EVERY_S:
-                    self.checkpoint()
-            yield record
+        sinks = Sinks()
+        if self.folder and not self.finished:
+            target = Target(self.folder.path, self.experiment.to_table(), self.world.round)
+            sinks.open(self.experiment.sink, target, self.initial)
+        try:
+            for record, self.world, self.state in rounds:
+                if self.folder:
+                    self.folder.append(record.to_dict())
+                    if self.finished or time.monotonic() - self._saved[1] > _CHECKPOINT_EVERY_S:
+                        self.checkpoint()
+                sinks.write(record.to_dict())
+                yield record
+        finally:
+            sinks.close(finished=self.finished)
         if self.folder and self.finished:
             self.export()
 
@@ -208,6 +228,16 @@ def build_session(
     learner = experiment.task.build(experiment.seed, public=setting.method.public_samples, progress=progress)
     _same_samples(np.diff(learner.offsets), setting.population.samples)
     return experiment.engine.start(setting.method, learner, up=setting.codec.up, batch_size=setting.batch_size)
+
+
+def _ready(experiment: Experiment) -> Setting:
+    """The setting, once all that a run needs is known to be here and to fit."""
+    for sink in experiment.sink:
+        sink.check()
+    experiment.task.prepare()
+    setting = experiment.setting()
+    check_memory(setting)
+    return setting
 
 
 def environment(setting: Setting) -> dict[str, Any]:

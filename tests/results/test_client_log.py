@@ -1,6 +1,9 @@
 """The client log: exact against the ledger, cut on resume, honest about what it cannot read."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -29,10 +32,8 @@ def turn(count=3):
         round=4, ids=whole * 2, weight=np.ones(count), samples=whole + 1, steps=whole + 7, rows=whole,
         rank=whole, device=whole % 2, last_round=whole, site=whole,
     )  # fmt: skip
-    values = {
-        name: whole + 0.5
-        for name in ("downlink_s", "compute_s", "uplink_s", "finish_s", "radio_j", "compute_j", "sinr_db")
-    }
+    measured = ("downlink_s", "compute_s", "uplink_s", "finish_s", "radio_j", "compute_j", "sinr_db")
+    values = dict.fromkeys(measured, whole + 0.5)
     delivery = Delivery(
         coefficient=np.ones((count, 1)), status=np.array([0, STATUS["deadline"], 0]), round_s=9.0,
         down_sent_bits=np.full(count, 2.0**40 + 1), up_sent_bits=whole * 8.0, **values,
@@ -94,7 +95,7 @@ def test_a_run_without_a_log_reads_as_empty(tmp_path):
 def test_refusals_are_sentences(tmp_path):
     (tmp_path / "clients.bin").write_bytes(b"")
     (tmp_path / "clients.json").write_text('{"version": 1}')
-    with pytest.raises(BadInput, match="clients.json is damaged"):
+    with pytest.raises(BadInput, match=r"clients\.json is damaged"):
         client_log.read(tmp_path)
     note = {"version": 9, "devices": [], "statuses": [], "dtype": client_log.CLIENT.descr}
     (tmp_path / "clients.json").write_text(json.dumps(note))
@@ -136,6 +137,34 @@ def test_resumed_log_is_identical(tmp_path, run, every, monkeypatch):
     simulation.resume(tmp_path / "run")
     assert (tmp_path / "run" / "clients.bin").read_bytes() == (run.folder / "clients.bin").read_bytes()
     assert (tmp_path / "run" / "clients.json").read_bytes() == (run.folder / "clients.json").read_bytes()
+
+
+KILLED = """
+import os, signal, sys
+from fedwave import simulation
+from fedwave.experiment import Experiment
+from fedwave.results.client_log import ClientLog
+append, calls = ClientLog.append, []
+def fatal(*arguments):
+    append(*arguments)
+    calls.append(1)
+    if len(calls) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+ClientLog.append = fatal
+simulation.run(Experiment.load(sys.argv[1]), sys.argv[2])
+"""
+
+
+def test_killed_between_the_two_logs(tmp_path, run):
+    """The clients of round 3 are in, its line is not: the resumed run ends with the same two files."""
+    (tmp_path / "job.toml").write_text(Experiment.parse(JOB).to_toml())
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "job.toml"), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert client_log.read(tmp_path / "run").rows["round"].max() == 3
+    assert len((tmp_path / "run" / "rounds.jsonl").read_text().splitlines()) == 3
+    simulation.resume(tmp_path / "run")
+    assert (tmp_path / "run" / "clients.bin").read_bytes() == (run.folder / "clients.bin").read_bytes()
 
 
 def test_nothing_is_kept_without_a_folder():

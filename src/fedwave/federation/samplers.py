@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +15,12 @@ from fedwave.core.types import Bools, Ints
 
 @dataclass(frozen=True)
 class Sampler:
-    """Base of all samplers."""
+    """Base of all samplers.
+
+    Parameters
+    ----------
+    cohort : clients asked in a round.
+    """
 
     cohort: Count = 10
 
@@ -27,6 +33,8 @@ class Sampler:
 @dataclass(frozen=True)
 class Uniform(Sampler):
     """``cohort`` of the available clients, without replacement; all of them where they are fewer."""
+
+    cite: ClassVar[str] = "McMahan et al., AISTATS 2017, Algorithm 1"
 
     def select(self, available: Bools, key: Key) -> Ints:
         """The available clients with the smallest draws; a client's draw does not depend on the others."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedwave.core.keys import Key
-from fedwave.core.types import STATUS, Cohort, Compute, Delivery, Floats, Population, Schema, Spec, Work, World
+from fedwave.core.types import STATUS, Cohort, Compute, Delivery, Floats, Ints, Population, Schema, Spec, Work, World
 
 if TYPE_CHECKING:
     from fedwave.devices.fleet import Fleet
@@ -84,7 +84,8 @@ class Turn:
 def prepare(setting: Setting, world: World) -> Turn:
     """Select, demand, compute, deliver. Everything of a round but its two training lines."""
     key = setting.key.fold("round", world.round)
-    cohort = _cohort(setting, world, key)
+    available = setting.fleet.available(world, setting.population.device, key.fold("available"))
+    cohort = _cohort(setting, world, setting.sampler.select(available, key.fold("sample")))
     work = setting.method.work(
         setting.spec, cohort, setting.codec, batch_size=setting.batch_size, missed_bits=_missed(world, cohort)
     )
@@ -104,6 +105,16 @@ def prepare(setting: Setting, world: World) -> Turn:
     return Turn(cohort, work, compute, _with_quorum(delivery, setting.federation.quorum), key)
 
 
+def demand(setting: Setting) -> Compute:
+    """What a round asks of every client's device, ``[N]``, were all of them in the cohort."""
+    world = setting.world()
+    everyone = _cohort(setting, world, np.arange(len(setting.population)))
+    work = setting.method.work(
+        setting.spec, everyone, setting.codec, batch_size=setting.batch_size, missed_bits=np.zeros(len(everyone))
+    )
+    return setting.fleet.compute(everyone, work, world)
+
+
 def _with_quorum(delivery: Delivery, quorum: int) -> Delivery:
     """Below the quorum the server gives the round up, and tells the clients: nobody was heard."""
     if delivery.heard.sum() >= quorum:
@@ -112,10 +123,8 @@ def _with_quorum(delivery: Delivery, quorum: int) -> Delivery:
     return replace(delivery, status=status, coefficient=np.zeros_like(delivery.coefficient))
 
 
-def _cohort(setting: Setting, world: World, key: Key) -> Cohort:
+def _cohort(setting: Setting, world: World, ids: Ints) -> Cohort:
     population = setting.population
-    available = setting.fleet.available(world, population.device, key.fold("available"))
-    ids = setting.sampler.select(available, key.fold("sample"))
     samples = population.samples[ids]
     steps, rows = setting.method.amount(samples, setting.batch_size)
     weight = samples.astype(np.float64) if setting.method.weighting == "samples" else np.ones(len(ids))

@@ -110,10 +110,12 @@ def _evaluates(setting: Setting, rounds_done: int) -> bool:
 def _record(turn: Turn, replies: Replies, world: World, metrics: dict[str, float] | None, wall_s: float) -> RoundRecord:
     delivery, ids = turn.delivery, turn.cohort.ids
     down, compute, up = _critical_path(delivery)
-    status = delivery.status.copy()
+    status = delivery.status
     lost = {STATUSES[code]: [int(i) for i in ids[status == code]] for code in np.unique(status) if code}
-    if replies.dropped:
+    counts = {name: int(np.sum(status == code)) for code, name in enumerate(STATUSES)}
+    if replies.dropped:  # the network delivered them, and they do not count
         lost["not_finite"] = replies.dropped
+        counts |= {"delivered": len(replies), "not_finite": len(replies.dropped)}
     radio, computing = float(delivery.radio_j.sum()), float(delivery.compute_j.sum())
     heard = np.isfinite(replies.loss)
     weight = turn.cohort.weight[heard]
@@ -133,7 +135,7 @@ def _record(turn: Turn, replies: Replies, world: World, metrics: dict[str, float
         energy_server_j=delivery.server_j,
         clients=len(ids),
         delivered=len(replies),
-        status={name: int(np.sum(status == code)) for code, name in enumerate(STATUSES) if np.any(status == code)},
+        status={name: count for name, count in counts.items() if count},
         lost=lost,
         train_loss=float(np.average(replies.loss[heard], weights=weight)) if heard.any() else None,
         wall_s=wall_s,

@@ -1,6 +1,6 @@
 """What every client of every round did: ``clients.bin``, one record of fixed size per (round, client).
 
-``clients.json`` beside it says how to read it (version, dtype, names behind the codes), so that a reader needs no fedwave::
+``clients.json`` beside it says how to read it (version, dtype, names behind the codes); a reader needs no fedwave::
 
     note = json.load(open("clients.json"))
     rows = numpy.fromfile("clients.bin", dtype=[tuple(field) for field in note["dtype"]])
@@ -27,9 +27,10 @@ BINARY, NOTE = "clients.bin", "clients.json"
 LOG_STATUSES = (*STATUSES, "not_finite")
 _NOT_FINITE = len(STATUSES)
 
-# Times count from the round's start. ``device`` and ``status`` are indices into the lists of ``clients.json``. Seconds are
-# NaN where the client never got that far; ``finish_s`` is infinite where its update was not in. Bits went on the air, lost
-# ones included. ``sinr_db`` is NaN on networks without a radio, ``loss`` (mean local training loss) without training.
+# Times count from the round's start. ``device`` and ``status`` are indices into the lists of ``clients.json``. Seconds
+# are NaN where the client never got that far; ``finish_s`` is infinite where its update was not in. Bits went on the
+# air, lost ones included. ``sinr_db`` is NaN on networks without a radio, ``loss`` (mean local training loss) where the
+# client did not train.
 CLIENT = np.dtype(
     [
         ("round", "<i4"), ("id", "<i4"), ("device", "<u2"), ("status", "<u2"), ("steps", "<i4"),

@@ -13,7 +13,7 @@ from fedwave.results.report.runs import RunLog
 
 TRAIN_LOSS = "training loss"
 _MOST_POINTS = 1000
-_FREE = ("seed", "rounds", "eval_every")  # no part of what is compared; length shows in the curve
+_FREE = ("seed", "rounds", "eval_every", "sink")  # no part of what is compared; length shows in the curve
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,14 @@ def group(runs: Sequence[RunLog]) -> list[Group]:
     """Put the runs that differ only in their seed together; groups stand in the order of their first run."""
     together: dict[str, list[RunLog]] = {}
     for run in runs:
-        job = {key: value for key, value in flat(run.job).items() if key not in _FREE}
-        together.setdefault(json.dumps(job, sort_keys=True, default=str), []).append(run)
-    labels = _labels([flat(members[0].job) for members in together.values()])
+        together.setdefault(json.dumps(_compared(run), sort_keys=True, default=str), []).append(run)
+    labels = _labels([_compared(members[0]) for members in together.values()])
     return [Group(label, tuple(members)) for label, members in zip(labels, together.values(), strict=True)]
+
+
+def _compared(run: RunLog) -> dict[str, Any]:
+    """The keys of a run's job that say what it is, other than by chance or length."""
+    return flat({key: value for key, value in run.job.items() if key not in _FREE})
 
 
 def flat(table: Any, prefix: str = "") -> dict[str, Any]:
@@ -52,7 +56,7 @@ def flat(table: Any, prefix: str = "") -> dict[str, Any]:
 
 def differing(jobs: Sequence[dict[str, Any]]) -> list[str]:
     """The keys that not all jobs share, names of parts first; keys that only some jobs have come last."""
-    keys = {key: None for job in jobs for key in job if key not in _FREE}
+    keys = {key: None for job in jobs for key in job}
     apart = [key for key in keys if any(job.get(key) != jobs[0].get(key) for job in jobs)]
     return sorted(apart, key=lambda key: (not key.endswith("name"), not all(key in job for job in jobs)))
 
@@ -82,8 +86,9 @@ def _shown(key: str, value: Any) -> str:
 def curves(members: Group) -> dict[str, dict[str, list[Any]]]:
     """For each metric the curve of a group, thinned to 1,000 points.
 
-    ``round`` counts rounds done (0 is the start); ``time``, ``bytes`` (uplink) and ``joules`` are what had been spent then,
-    medians over the seeds; ``y`` is the median, ``low`` and ``high`` the extremes. A point needs a value of every seed.
+    ``round`` counts rounds done (0 is the start); ``time``, ``bytes`` (uplink) and ``joules`` are what had been
+    spent then, medians over the seeds; ``y`` is the median, ``low`` and ``high`` the extremes. A point needs a value of
+    every seed.
     """
     names = list(dict.fromkeys(name for run in members.runs for name in run.metrics))
     if any(run.column("train_loss", np.nan).size and "train_loss" in run.records[0] for run in members.runs):

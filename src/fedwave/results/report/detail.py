@@ -1,4 +1,4 @@
-"""One run in numbers for its figures: rounds, the timeline of a round, the cell, device classes. Reduced where it is large."""
+"""One run in numbers for figures: rounds, the timeline of a round, the cell, device classes; reduced where large."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedwave.results.report.compare import evenly
-from fedwave.results.report.runs import ENERGY_PARTS, PATH_PARTS, RunLog, lost, losses
+from fedwave.results.report.runs import ENERGY_PARTS, PATH_PARTS, RunLog, losses, lost
 
 _MOST_BINS = 200  # bars of the figures by round
 _MOST_ROWS = 30_000  # clients of all timelines of a page together
@@ -24,7 +24,7 @@ def by_round(run: RunLog) -> dict[str, Any]:
     count = len(run.records)
     width = -(-count // _MOST_BINS)
     starts = np.arange(0, count, width)
-    sizes = np.diff([*starts, count])
+    sizes = np.diff(starts, append=count)
     numbers = run.column("round")
 
     def total(values: np.ndarray) -> np.ndarray:
@@ -49,10 +49,10 @@ def by_round(run: RunLog) -> dict[str, Any]:
 def timelines(run: RunLog, share: float = 1.0) -> dict[str, Any]:
     """The clients of each round in time, column by column, round after round, the slowest client first.
 
-    All rounds and clients where they fit (30,000 rows for the whole page, of which this run may use ``share``); else at
-    most 100 clients a round (half of them the slowest, the rest an even sample in order of finishing) of rounds that are
-    evenly spaced. ``starts`` are the rounds' first rows, ``bound`` the row that ended the round (-1: the deadline did, or
-    nobody took part).
+    All rounds and clients where they fit (30,000 rows for the whole page, of which this run may use ``share``); else
+    at most 100 clients a round (half of them the slowest, the rest an even sample in order of finishing) of rounds that
+    are evenly spaced. ``starts`` are the rounds' first rows, ``bound`` the row that ended the round (-1: the deadline
+    did, or nobody took part).
     """
     rows, records = run.clients.rows, {record["round"]: record for record in run.records}
     numbers, first = np.unique(rows["round"], return_index=True)

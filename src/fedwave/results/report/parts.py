@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ _KINDS = {
     "task": "task", "adapter": "adapter", "partition": "partition", "method": "method", "local_optimizer": "optimizer",
     "server_optimizer": "optimizer", "transform": "transform", "sampler": "sampler", "federation": "federation",
     "network": "network", "scheduler": "scheduler", "uplink": "uplink", "engine": "engine",
+    "sink": "sink",
 }  # fmt: skip
 
 
@@ -55,16 +55,7 @@ def _part(kind: str, name: str) -> Part:
     except BadInput:  # the run is of another release, or its plug-in is not installed here
         return Part(kind, name, "not known to this release", "")
     doc = inspect.getdoc(cls) or ""
-    return Part(kind, name, doc.split("\n\n")[0].replace("\n", " "), getattr(cls, "cite", "") or _paper(doc))
-
-
-def _paper(doc: str) -> str:
-    """The paper that a docstring names: ``Source: authors, year, "title"``, or ``(authors, venue year)`` in its first line."""
-    named = re.search(r'Source: (.+?".+?)[,.]?"', doc, re.DOTALL)
-    if named:
-        return " ".join(named[1].split()) + '"'
-    named = re.search(r"\(([A-Z][^()]*? \d{4}[^()]*)\)", doc.split("\n\n")[0])
-    return " ".join(named[1].split()) if named else ""
+    return Part(kind, name, doc.split("\n\n")[0].replace("\n", " "), getattr(cls, "cite", ""))
 
 
 def network_rows(job: dict[str, Any]) -> list[dict[str, Any]]:

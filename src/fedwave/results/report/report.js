@@ -55,7 +55,7 @@
   });
   const config = () => ({
     responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { format: "svg", filename: "fedwave" },
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], toImageButtonOptions: { format: "svg", filename: "fedwave" },
   });
   const drawing = [];
   const show = (id, summary, traces, more) => {
@@ -231,22 +231,18 @@
     const binder = rows.findIndex((row) => row.bound), edge = gone.length ? (narrow() ? 1.3 : 1.1) : 1.03;
     const upright = (x, dash, colour) => ({ type: "line", x0: x / factor, x1: x / factor, yref: "paper", y0: 0, y1: 1, line: { color: colour, width: 1.6, dash } });
     const near = deadline && deadline <= 1.25 * most, ended = deadline && Math.abs(deadline - round) < 0.01 * round;
-    const shapes = ended ? [] : [upright(round, "solid", css("--ink"))], notes = [];
-    if (near) {
-      shapes.push(upright(deadline, "dash", css("--missing")));
-      notes.push({ x: deadline / factor, y: 1, yref: "paper", yanchor: "bottom", showarrow: false, text: "deadline", font: { color: css("--missing"), size: 11 } });
-    }
+    const shapes = ended ? [] : [upright(round, "solid", css("--ink"))];
+    if (near) shapes.push(upright(deadline, "dash", css("--missing")));
     if (binder >= 0) {
       shapes.push({ type: "rect", xref: "paper", x0: 0, x1: 1, y0: binder - 0.5, y1: binder + 0.5, line: { color: css("--ink"), width: 1.6 } });
-      notes.push({ xref: "paper", x: 0.995, xanchor: "right", y: binder - 0.5, yanchor: "bottom", showarrow: false, text: "bound the round", font: { color: css("--ink"), size: 11 } });
     }
-    const name = (row) => (narrow() ? `${row.id}` : `${row.id} ${row.device}`);
+    const name = ({ id, device, bound }) => { const text = narrow() ? `${id}` : `${id} ${device}`; return bound ? `<b>${text}</b>` : text; };
     const place = byId("f-timeline");
-    place.style.height = `${Math.max(170, rows.length * step + 84)}px`;
+    place.style.height = `${Math.max(170, rows.length * step + (narrow() ? 64 : 84))}px`;
     legendOf("timeline", [...PARTS.slice(0, 3).map(([part, text]) => [css(`--${part}`), text]), [css("--wait"), "wait"],
-      ...(gone.length ? [[css("--missing"), "lost", "✖"]] : []), ...(ended ? [] : [[css("--ink"), "end of the round", "solid"]]), ...(near ? [[css("--missing"), "deadline", "dash"]] : [])]);
+      ...(gone.length ? [[css("--missing"), "lost", "✖"]] : []), ...(binder >= 0 ? [[css("--ink"), "bound the round", "▭"]] : []), ...(ended ? [] : [[css("--ink"), "end of the round", "solid"]]), ...(near ? [[css("--missing"), "deadline", "dash"]] : [])]);
     show("f-timeline", says(rows), traces, {
-      barmode: "overlay", bargap: 0.18, shapes, annotations: notes, margin: { l: 52, r: 14, t: 26, b: 42 },
+      barmode: "overlay", bargap: 0.18, shapes, margin: { l: 52, r: 14, t: narrow() ? 6 : 26, b: 42 },
       xaxis: axis(`since the round began (${unit})`, { range: [0, (Math.max(most, near ? deadline : 0) * edge) / factor] }),
       yaxis: axis("", { autorange: false, range: [rows.length - 0.4, -0.6], tickvals: ticks, ticktext: ticks.map((i) => name(rows[i])), showgrid: false, zeroline: false, tickfont: { size: step < 14 ? 9 : 10 } }),
     });

@@ -22,7 +22,7 @@ ENERGY_PARTS = ("compute", "radio", "server")
 
 @dataclass(frozen=True)
 class RunLog:
-    """One run, read: the job as a table and as text, the lines of its log, its clients, and the metrics at the start."""
+    """One run, read: the job as a table and as text, the lines of its log, its clients, the metrics at the start."""
 
     folder: Path
     job: dict[str, Any]
@@ -71,7 +71,9 @@ def load(folder: str | Path) -> RunLog:
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{files.experiment} is damaged: it is not TOML ({error})") from None
     clients = client_log.read(folder)
-    known = np.isin(clients.rows["round"], [record["round"] for record in records])  # a round in progress has no line yet
+    known = np.isin(
+        clients.rows["round"], [record["round"] for record in records]
+    )  # a round in progress has no line yet
     return RunLog(
         folder=Path(folder),
         job=job,

@@ -1,0 +1,1 @@
+"""Where records go besides the run folder: one file a service, its package imported when a run begins."""
