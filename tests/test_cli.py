@@ -13,54 +13,18 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import fedwave
-from fedwave import cli, console
-from fedwave.experiment import Experiment
+from fedwave import console
 
-JOB = {
-    "seed": 1, "rounds": 4, "eval_every": 2,
-    "task": {"name": "toy", "clients": 6, "samples_per_client": 8, "dimension": 3},
-    "method": {"name": "fedprox", "mu": 0.1, "local_optimizer": {"name": "sgd", "lr": 0.05}},
-    "transform": [{"name": "clip", "norm": 1.0}, {"name": "quantize", "bits": 8}],
-    "sampler": {"name": "uniform", "cohort": 3}, "federation": {"name": "sync", "deadline_s": 5.0},
-    "network": {"name": "cell", "scenario": "UMi", "scheduler": {"name": "round_robin"}},
-    "fleet": {"mix": {"phone": 0.5, "laptop": 0.5}}, "engine": {"name": "cohort", "max_clients": 2},
-}  # fmt: skip
+from .helpers import JOB, PLAN_KEYS
+
 TINY_DEVICE = (
     "fleet={mix = {tiny = 1}, device = {tiny = {peak_flops = 1e9, memory_bytes = 8, memory_bandwidth_bytes_s = 1e9, "
     "active_power_w = 1.0}}}"
 )
-PLAN_KEYS = ("round_s", "uplink_bits_per_client", "downlink_bits_per_client", "energy_j_per_client",
-             "peak_memory_bytes", "trainable_parameters", "model_parameters")  # fmt: skip
 KINDS = ("methods", "tasks", "models", "devices", "networks", "channels", "schedulers", "transforms", "adapters",
-         "engines", "optimizers", "partitions", "samplers", "uplinks")  # fmt: skip
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """The current folder, with ``job.toml``."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FEDWAVE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    Path("job.toml").write_text(tomli_w.dumps(JOB))
-    return tmp_path
-
-
-@pytest.fixture
-def fedwave_(here, monkeypatch, capsys):
-    """``fedwave_(*arguments)`` -> exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fedwave", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    return call
+         "engines", "optimizers", "partitions", "samplers", "sinks", "uplinks")  # fmt: skip
 
 
 # ---- what works ----------------------------------------------------------------------------------------------------
@@ -86,7 +50,8 @@ def test_run_in_text(fedwave_, here):
 
 def test_losses_stand_in_their_column(fedwave_):
     """With a deadline before any upload can end every update is lost, and the table says so."""
-    _, out, _ = fedwave_("run", "job.toml", "federation.deadline_s=0.105")
+    code, out, _ = fedwave_("run", "job.toml", "federation.deadline_s=0.105")
+    assert code == 3
     head, row = out.splitlines()[1], out.splitlines()[3]
     assert row.endswith("deadline 3")
     assert row.index("deadline 3") == head.index("lost to")
@@ -122,8 +87,9 @@ def test_diverged_run_is_valid_json(fedwave_):
     table["method"] = {"name": "fedavg", "local_steps": 50, "local_optimizer": {"name": "sgd", "lr": 1e6}}
     table["transform"] = []
     Path("job.toml").write_text(tomli_w.dumps(table))
-    code, out, _ = fedwave_("run", "job.toml", "--json")
-    assert code == 0
+    code, out, err = fedwave_("run", "job.toml", "--json")
+    assert code == 3
+    assert err.splitlines()[-1].endswith("12 of 12 were lost to not finite")
     json.loads(out, parse_constant=lambda text: pytest.fail(text))
 
 
@@ -306,109 +272,3 @@ def test_existing_run_is_not_overwritten(fedwave_):
     assert (code, out) == (2, "")
     assert "r already holds a run: continue it with --resume, or name another folder with --out" in err
     assert Path("r/rounds.jsonl").read_bytes() == before
-
-
-# ---- anything ------------------------------------------------------------------------------------------------------
-
-# Counts stay small or absurd: what lies between is valid and would take this machine's memory.
-NUMBERS = st.sampled_from([-(10**30), -1, 0, 1, 2, 7, 10**12, 10**30, -1.0, 0.0, 1e-300, 1e-9, 0.5, 1.5, 1e9, 1e300,
-                           math.inf, -math.inf, math.nan])  # fmt: skip
-LEAVES = st.one_of(
-    NUMBERS, st.booleans(), st.text(max_size=8), st.sampled_from(["toy", "cell", "ideal", "sgd", "none", ""])
-)
-JUNK = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(min_size=1, max_size=8), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
-
-
-def places(table, path=()):
-    """Paths of every value of a job."""
-    items = table.items() if isinstance(table, dict) else enumerate(table) if isinstance(table, list) else ()
-    for key, value in items:
-        yield (*path, key)
-        yield from places(value, (*path, key))
-
-
-@st.composite
-def mutated(draw):
-    """A valid job with one to three places dropped, renamed, or replaced."""
-    table = copy.deepcopy(JOB)
-    for _ in range(draw(st.integers(1, 3))):
-        *path, last = draw(st.sampled_from(sorted(places(table), key=repr)))
-        inside = table
-        for step in path:
-            inside = inside[step]
-        what = draw(st.sampled_from(["drop", "rename", "number", "junk", "duplicate"]))
-        if what == "drop":
-            del inside[last]
-        elif what == "rename" and isinstance(inside, dict):
-            inside[draw(st.sampled_from([f"{last}s", f"{last}"[:-1] or "x", "name", "x.y"]))] = inside.pop(last)
-        elif what == "duplicate" and isinstance(inside, list):
-            inside.append(copy.deepcopy(inside[last]))
-        else:
-            inside[last] = draw(NUMBERS if what == "number" else JUNK)
-        if not list(places(table)):
-            break
-    return table
-
-
-@st.composite
-def extreme(draw):
-    """A valid job, fully resolved, with one to three of its numbers far out (mostly still valid)."""
-    table = copy.deepcopy(RESOLVED)
-    numbers = [path for path in places(table) if _at(table, path).__class__ in (int, float)]
-    for path in draw(st.lists(st.sampled_from(numbers), min_size=1, max_size=3)):
-        old = _at(table, path)
-        large = 100 if isinstance(old, int) else 1e12
-        new = st.sampled_from([0, 1, 2, 5, large]) if isinstance(old, int) else st.sampled_from(
-            [0.0, 1e-300, 1e-12, 1e-3, 0.5, 1.0, 3.0, 100.0, large, 1e300, -1.0, -100.0, -1e300]
-        )  # fmt: skip
-        _at(table, path[:-1])[path[-1]] = draw(new)
-    return table
-
-
-RESOLVED = Experiment.parse({**JOB, "fleet": {"mix": {"own": 1.0}, "device": {"own": {
-    "peak_flops": 1e11, "memory_bytes": 4e9, "memory_bandwidth_bytes_s": 1e10, "active_power_w": 5.0, "battery_j": 5e4,
-}}}}).to_table()  # fmt: skip
-
-
-def _at(table, path):
-    for step in path:
-        table = table[step]
-    return table
-
-
-def check_plan(call, table):
-    try:
-        text = tomli_w.dumps(table)
-        Path("fuzz.toml").write_text(text, encoding="utf-8")
-    except ValueError:  # text that no file in UTF-8 holds
-        return
-    code, out, err = call("plan", "fuzz.toml", "--json")
-    assert code in (0, 2, 3), text
-    if code == 2:
-        assert out == ""
-        assert err.startswith("fedwave: ") and err.count("\n") == 1
-    else:
-        plan = json.loads(out)
-        assert err == ""
-        assert all(plan[key] is not None and math.isfinite(plan[key]) for key in PLAN_KEYS), (text, plan)
-
-
-FUZZ = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture], "derandomize": True}
-
-
-@settings(max_examples=150, **FUZZ)
-@given(table=mutated())
-def test_no_job_breaks_the_plan(fedwave_, table):
-    check_plan(fedwave_, table)
-
-
-@settings(max_examples=100, **FUZZ)
-@given(table=extreme())
-def test_no_number_breaks_the_plan(fedwave_, table):
-    check_plan(fedwave_, table)

@@ -1,4 +1,4 @@
-"""The house's docstrings: a line, prose, then sections of ``names : text``. Read for tables, and put into field lists."""
+"""The house's docstrings: a line, prose, then sections of ``names : text``. Read for tables, made into lists."""
 
 from __future__ import annotations
 

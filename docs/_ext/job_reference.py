@@ -1,4 +1,4 @@
-"""The job file's reference, from the dataclasses themselves: every table, every key, its type, range, default, meaning."""
+"""The job file's reference, from the dataclasses: every table, every key, its type, range, default, meaning."""
 
 from __future__ import annotations
 
@@ -11,21 +11,10 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from docstrings import parameters
+
 from fedwave.core import config, registry
 from fedwave.experiment import Experiment
 
-# Parts of parts get a section of their own; the order is that of the page.
-TOP = {
-    "task": "task", "method": "method", "transform": "transform", "sampler": "sampler", "federation": "federation",
-    "network": "network", "engine": "engine",
-}  # fmt: skip
-INNER = {
-    "adapter": "`adapter` of a task",
-    "partition": "`partition` of a task",
-    "optimizer": "`local_optimizer`, `server_optimizer` of a method",
-    "scheduler": "`scheduler` of a cell",
-    "uplink": "`uplink` of a cell",
-}
 _PLAIN = {int: "integer", float: "number", str: "text", bool: "`true` or `false`"}
 _BOUNDS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}"}
 _MOST = 2**31 - 1  # a guard against slips, not a range worth printing
@@ -52,15 +41,13 @@ def keys(cls: type) -> list[Key]:
 
 
 def tables() -> Iterator[tuple[str, str, type]]:
-    """Every table of a job: (heading, name in the job or "", class)."""
-    yield "Top level", "", Experiment
-    for kind in dict.fromkeys([*TOP.values(), *INNER]):
-        for name in registry.names(kind):
-            cls = registry.lookup(kind, name)
-            if cls.__module__.startswith("fedwave."):
-                yield kind, name, cls
+    """Every table of a job: (kind of plug-in or "", name in the job or "", class)."""
+    yield "", "", Experiment
+    for kind in [*_kinds_of(Experiment).values(), *inner_kinds()]:
+        for name in _built_in(kind):
+            yield kind, name, registry.lookup(kind, name)
     for cls in _nested():
-        yield cls.__name__, "", cls
+        yield "", "", cls
 
 
 def undescribed() -> list[str]:
@@ -70,35 +57,59 @@ def undescribed() -> list[str]:
 
 def page() -> str:
     """The reference as Markdown, headings from the second level on."""
-    plain = [key for key in keys(Experiment) if key.name in ("seed", "rounds", "eval_every")]
-    lines = ["## Top level", "", *_table(plain)]
-    nested = {cls.__name__: cls for cls in _nested()}
-    for name in [f.name for f in dataclasses.fields(Experiment) if f.name not in {k.name for k in plain}]:
-        bracket = f"[[{name}]]" if name == "transform" else f"[{name}]"
+    kinds, hints = _kinds_of(Experiment), typing.get_type_hints(Experiment, include_extras=True)
+    nested = {f.name: inner for f in dataclasses.fields(Experiment) for inner in _dataclasses_in(hints[f.name])}
+    lines = ["## Top level", "", *_table([key for key in keys(Experiment) if key.name not in {**kinds, **nested}])]
+    for name in (f.name for f in dataclasses.fields(Experiment) if f.name in {**kinds, **nested}):
+        bracket = f"[[{name}]]" if "tuple" in str(hints[name]) else f"[{name}]"
         lines += ["", f"(job-{name})=", f"## `{bracket}`", ""]
-        if name in TOP:
-            lines += _plugins(TOP[name], level=3)
+        if name in kinds:
+            lines += _plugins(kinds[name], level=3)
         else:
-            cls = nested[name.capitalize()]
-            lines += [_summary(cls), "", *_table(keys(cls))]
+            lines += [_summary(nested[name]), "", *_table(keys(nested[name]))]
     lines += ["", "## Parts of parts", "", "A part is written as a table with its `name`, or as the bare name."]
-    for kind, heading in INNER.items():
+    for kind, places in inner_kinds().items():
+        heading = ", ".join(f"`{table}.{key}`" for table, key in dict.fromkeys(places))
         lines += ["", f"(job-{kind})=", f"### {heading}", "", *_plugins(kind, level=4)]
-    for name, cls in nested.items():
-        if name.lower() not in {f.name for f in dataclasses.fields(Experiment)}:
-            lines += ["", f"(job-{name.lower()})=", f"### {_where(cls)}", "", _summary(cls), "", *_table(keys(cls))]
+    for cls in (c for c in _nested() if c not in nested.values()):
+        lines += ["", f"(job-{cls.__name__.lower()})=", f"### {_where(cls)}", "", _summary(cls), "", *_table(keys(cls))]
     return "\n".join(lines) + "\n"
 
 
+def inner_kinds() -> dict[str, list[tuple[str, str]]]:
+    """Kinds of plug-in that stand inside plug-ins: kind -> (table, key) of each place."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    waiting = [(kind, kind) for kind in _kinds_of(Experiment).values()]
+    while waiting:
+        kind, table = waiting.pop(0)
+        for name in _built_in(kind):
+            for key, inner in _kinds_of(registry.lookup(kind, name)).items():
+                if inner not in found:
+                    waiting.append((inner, f"{table}.{key}"))
+                found.setdefault(inner, []).append((table, key))
+    return found
+
+
+def _built_in(kind: str) -> list[str]:
+    return [name for name in registry.names(kind) if registry.lookup(kind, name).__module__.startswith("fedwave.")]
+
+
+def _kinds_of(cls: type) -> dict[str, str]:
+    """Keys of ``cls`` that hold plug-ins, and of which kind."""
+    return {name: marker.kind for name, marker in config._parts(cls).items()}
+
+
 def _plugins(kind: str, level: int) -> list[str]:
-    lines: list[str] = []
-    for name in registry.names(kind):
+    """A section per entry of ``kind``; keys that all of them share stand before them, once."""
+    base = registry._base(kind)
+    shared = keys(base) if dataclasses.is_dataclass(base) else []
+    lines = [f"Every {kind} has", "", *_table(shared), ""] if shared else []
+    for name in _built_in(kind):
         cls = registry.lookup(kind, name)
-        if not cls.__module__.startswith("fedwave."):
-            continue
         cite = getattr(cls, "cite", "")
-        lines += [f"{'#' * level} `name = \"{name}\"`", "", _summary(cls) + (f" Source: {cite}." if cite else ""), ""]
-        lines += [*(_table(keys(cls)) if keys(cls) else ["No keys."]), ""]
+        lines += [f'{"#" * level} `name = "{name}"`', "", _summary(cls) + (f" Source: {cite}." if cite else ""), ""]
+        own = [key for key in keys(cls) if key not in shared]
+        lines += [*(_table(own) if own else ["No further keys." if shared else "No keys."]), ""]
     return lines
 
 
@@ -122,15 +133,15 @@ def _summary(cls: type) -> str:
 
 
 def _nested() -> list[type]:
-    """Dataclasses that are tables without a name: fleet, device, server, budget, energy."""
+    """Dataclasses that are tables without a name, such as the fleet or the link budget."""
+    kinds = [*_kinds_of(Experiment).values(), *inner_kinds()]
+    waiting: list[type] = [Experiment, *(registry.lookup(kind, name) for kind in kinds for name in _built_in(kind))]
     found: dict[type, None] = {}
-    waiting: list[type] = [Experiment, *(registry.lookup(k, n) for k in [*TOP.values(), *INNER] for n in registry.names(k))]
     while waiting:
         for hint in typing.get_type_hints(waiting.pop(0), include_extras=True).values():
-            for inner in _dataclasses_in(hint):
-                if inner not in found:
-                    found[inner] = None
-                    waiting.append(inner)
+            new = [inner for inner in _dataclasses_in(hint) if inner not in found]
+            found |= dict.fromkeys(new)
+            waiting += new
     return list(found)
 
 
@@ -146,16 +157,14 @@ def _dataclasses_in(hint: Any) -> Iterator[type]:
 def _where(cls: type) -> str:
     """A heading for a table without a name of its own: where it stands."""
     places = []
-    for kind in [*TOP.values(), *INNER]:
-        for name in registry.names(kind):
-            owner = registry.lookup(kind, name)
-            hints = typing.get_type_hints(owner, include_extras=True)
-            places += [
-                f"`{kind}.{f.name}`" for f in dataclasses.fields(owner) if cls in set(_dataclasses_in(hints[f.name]))
-            ]
-    if cls.__name__ == "Device":
-        return "`[fleet.device.NAME]`"
-    return ", ".join(dict.fromkeys(places)) or f"`{cls.__name__}`"
+    owners = [(kind, owner) for kind, _, owner in tables() if kind] + [(c.__name__.lower(), c) for c in _nested()]
+    for table, owner in owners:
+        hints = typing.get_type_hints(owner, include_extras=True)
+        for field in dataclasses.fields(owner):
+            if cls in set(_dataclasses_in(hints[field.name])):
+                many = ".NAME" if typing.get_origin(hints[field.name]) is dict else ""
+                places.append(f"`[{table}.{field.name}{many}]`")
+    return ", ".join(dict.fromkeys(places))
 
 
 def _type(hint: Any) -> str:
@@ -163,7 +172,7 @@ def _type(hint: Any) -> str:
         inner, *marks = typing.get_args(hint)
         for mark in marks:
             if isinstance(mark, config._Part):
-                return f"[{mark.kind}](#job-{mark.kind})" if mark.kind in INNER else f"{mark.kind}"
+                return f"[{mark.kind}](#job-{mark.kind})"
         bounds = [_bound(m) for mark in marks for m in getattr(mark, "metadata", ())]
         return ", ".join([_type(inner), *filter(None, bounds)])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

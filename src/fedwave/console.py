@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedwave.federation.checks import Notes
 from fedwave.results.format import MISSING, data, duration, si
 from fedwave.results.table import COLUMNS, cells, metrics
 
@@ -48,7 +50,10 @@ def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
     with _bar(quiet) as bar, stopping() as stop:
         simulation = make(bar.part("preparing"))
         bar.rounds(simulation.setting.rounds, simulation.world.round, simulation.initial)
+        notes = Notes()
         for record in simulation.stream():
+            for text in notes.take(record.to_dict()):
+                warnings.warn(text, stacklevel=2)
             bar.round_done(record.to_dict())
             if stop() and not simulation.finished:
                 simulation.checkpoint()
@@ -58,6 +63,7 @@ def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
                     file=sys.stderr,
                 )
                 raise Stopped
+        simulation.report()
         return simulation.result()
 
 
@@ -193,6 +199,7 @@ def finish(result: Run, *, references: dict[str, float] | None = None) -> None:
     figure = draw(result, references)
     if figure:
         print(f"figure: {figure}")
+    print(f"report: {result.folder / 'report.html'}")
     print(f"run folder: {result.folder}")
 
 

@@ -24,6 +24,7 @@ from fedwave.federation.setting import Codec, Setting
 from fedwave.federation.sync import Sync
 from fedwave.methods.fedavg import FedAvg
 from fedwave.methods.method import Method
+from fedwave.results.sinks.sink import Sink
 from fedwave.tasks.task import Task
 from fedwave.transforms.chain import Chain
 from fedwave.transforms.transform import Transform
@@ -39,8 +40,19 @@ class Experiment:
 
     Parameters
     ----------
+    task : what is learned: data, model, what of it is trained, who holds which rows.
+    seed : all randomness of the run follows from it.
     rounds : rounds to play.
     eval_every : evaluate on the held-out data every so many rounds, and at the end; 0: only at the end.
+    method : the federated learning algorithm.
+    transform : what is done to payloads before they are sent, in order.
+    sampler : who is asked to take part in a round.
+    federation : when a round ends.
+    network : when, at what energy and whether a payload arrives.
+    fleet : the devices of the clients.
+    server : the device of the server.
+    engine : how clients are trained on this machine; it changes speed and memory, not what is learned.
+    sink : where records go besides the run folder; never part of the numbers.
     """
 
     task: Annotated[Task, part("task")]
@@ -55,6 +67,7 @@ class Experiment:
     fleet: Fleet = field(default_factory=Fleet)
     server: Server = Server()
     engine: Annotated[CohortEngine, part("engine")] = CohortEngine()
+    sink: Annotated[tuple[Sink, ...], parts("sink")] = ()
     __pydantic_config__ = {"extra": "forbid"}
 
     @classmethod

@@ -9,9 +9,14 @@ from fedwave.core.errors import unknown
 
 _KINDS = {
     "adapters": "adapter", "engines": "engine", "methods": "method", "networks": "network", "optimizers": "optimizer",
-    "partitions": "partition", "samplers": "sampler", "schedulers": "scheduler", "tasks": "task",
-    "transforms": "transform", "uplinks": "uplink",
+    "partitions": "partition", "samplers": "sampler", "schedulers": "scheduler", "sinks": "sink",
+    "tasks": "task", "transforms": "transform", "uplinks": "uplink",
 }  # fmt: skip
+
+
+def plugin_kinds() -> list[str]:
+    """Kinds of what can be registered, as :func:`rows` calls them."""
+    return list(_KINDS)
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -62,4 +67,8 @@ def _models() -> list[dict[str, Any]]:
 
 def _row(kind: str, name: str) -> dict[str, Any]:
     cls = registry.lookup(kind, name)
-    return {"name": name, "what": (cls.__doc__ or "").strip().split("\n")[0], "source": getattr(cls, "cite", "")}
+    return {
+        "name": name,
+        "what": (cls.__doc__ or "").strip().split("\n")[0],
+        "source": getattr(cls, "cite", "") or None,
+    }

@@ -177,6 +177,13 @@ class Simulation:
         self.session.learner.export(target, params, base)
         return target
 
+    def report(self) -> None:
+        """Write ``report.html`` into the run folder."""
+        from fedwave.results.report import write_report
+
+        if self.folder is not None:
+            write_report([self.folder.path], self.folder.path / "report.html")
+
     def result(self) -> Run:
         """What there is so far."""
         folder = self.folder
@@ -195,6 +202,7 @@ def run(experiment: Experiment, out: str | Path | None = None) -> Run:
     simulation = Simulation.start(experiment, out if out is not None else free_folder(experiment))
     for _ in simulation.stream():
         pass
+    simulation.report()
     return simulation.result()
 
 
@@ -203,6 +211,7 @@ def resume(out: str | Path) -> Run:
     simulation = Simulation.resume(out)
     for _ in simulation.stream():
         pass
+    simulation.report()
     return simulation.result()
 
 
@@ -234,7 +243,7 @@ def _ready(experiment: Experiment) -> Setting:
     """The setting, once all that a run needs is known to be here and to fit."""
     for sink in experiment.sink:
         sink.check()
-    experiment.task.prepare()
+    experiment.task.prepare(progress)
     setting = experiment.setting()
     check_memory(setting)
     return setting

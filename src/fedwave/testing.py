@@ -54,12 +54,40 @@ def tiny_bert(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
     return _save(BertModel, BertConfig(**(config | settings)), folder, seed=seed, chat=False)
 
 
-def _save(cls: Any, config: Any, folder: Path, *, seed: int, chat: bool) -> Path:
+def tiny_vit(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
+    """A random vision transformer (2 layers, width 32, grey images of 8 x 8, patches of 4) saved in ``folder``.
+
+    ``settings`` replace entries of its config; its preprocessor maps [0, 1] to [-1, 1]. See :func:`tiny_llama`.
+    """
+    from transformers import ViTConfig, ViTModel
+
+    config: dict[str, Any] = {
+        "image_size": 8,
+        "patch_size": 4,
+        "num_channels": 1,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "initializer_range": 0.2,
+    }
+    _save_model(ViTModel, ViTConfig(**(config | settings)), folder, seed=seed)
+    channels = (config | settings)["num_channels"]
+    table = {"do_normalize": True, "image_mean": [0.5] * channels, "image_std": [0.5] * channels}
+    (folder / "preprocessor_config.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
+    return folder
+
+
+def _save_model(cls: Any, config: Any, folder: Path, *, seed: int) -> None:
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         cls(config).save_pretrained(folder)
+
+
+def _save(cls: Any, config: Any, folder: Path, *, seed: int, chat: bool) -> Path:
+    _save_model(cls, config, folder, seed=seed)
     _tokenizer().save(str(folder / "tokenizer.json"))
     names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
     table = names | {"tokenizer_class": "PreTrainedTokenizerFast"} | ({"chat_template": CHAT_TEMPLATE} if chat else {})

@@ -10,7 +10,7 @@ import pytest
 
 from fedwave.core import config
 from fedwave.tasks.task import Task
-from fedwave.testing import tiny_bert, tiny_llama
+from fedwave.testing import tiny_bert, tiny_llama, tiny_vit
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +21,11 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bert(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_vit(tmp_path_factory.mktemp("models") / "vit")
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +54,11 @@ CASES = (
     "toy",
     "images",
     "images-head",
+    "images-cnn",
+    "images-cnn-head",
+    "vit-lora",
+    "vit-head",
+    "vit-full",
     "lm-lora",
     "lm-text",
     "lm-full",
@@ -60,12 +70,14 @@ CASES = (
 
 
 @pytest.fixture(params=CASES)
-def task(request: pytest.FixtureRequest, llama: Path, bert: Path, dialogues: Path, labelled: Path) -> Task:
+def task(request: pytest.FixtureRequest, llama: Path, bert: Path, vit: Path, dialogues: Path, labelled: Path) -> Task:
     """Every task in every form, small."""
-    return make(request.param, llama, bert, dialogues, labelled)
+    return make(request.param, llama, bert, vit, dialogues, labelled)
 
 
-def make(case: str, llama: Path, bert: Path, dialogues: Path, labelled: Path) -> Task:
+def make(case: str, llama: Path, bert: Path, vit: Path, dialogues: Path, labelled: Path) -> Task:
+    image = {"name": "images", "model": str(vit), "partition": {"name": "iid", "clients": 4}, "eval_samples": 60}
+    lora = {"name": "lora", "rank": 4}
     lm = {"name": "causal-lm", "model": str(llama), "data": str(dialogues), "max_tokens": 80, "eval_fraction": 0.25}
     lm["partition"] = {"name": "column", "column": "who"}
     text = {"name": "text-classification", "model": str(bert), "data": str(labelled), "eval_fraction": 0.25}
@@ -74,6 +86,11 @@ def make(case: str, llama: Path, bert: Path, dialogues: Path, labelled: Path) ->
         "toy": {"name": "toy", "clients": 4, "ragged": True, "samples_per_client": 6},
         "images": {"name": "images", "hidden": [16], "partition": {"name": "shards", "clients": 10}},
         "images-head": {"name": "images", "hidden": [16, 8], "adapter": "head"},
+        "images-cnn": {"name": "images", "model": "cnn", "hidden": [8, 12], "eval_samples": 60},
+        "images-cnn-head": {"name": "images", "model": "cnn", "hidden": [8], "image_size": 6, "adapter": "head"},
+        "vit-lora": image | {"adapter": lora, "pooling": "mean"},
+        "vit-head": image | {"adapter": "head"},
+        "vit-full": image | {"adapter": "full", "image_size": 12},
         "lm-lora": lm | {"adapter": {"name": "lora", "rank": 4}},
         "lm-text": lm | {"data": str(labelled), "partition": {"name": "column", "column": "label"}, "max_tokens": 8},
         "lm-full": lm | {"adapter": "full"},

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fedwave.core import config
 from fedwave.core.errors import BadInput
 from fedwave.tasks import chatterbot
-from fedwave.tasks.data import hold_out, load, normalised, read, split
+from fedwave.tasks.data import Source, hold_out, load, normalised, read, split
 
 ROWS = [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}]
 
@@ -30,7 +30,7 @@ def test_formats_agree(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\none,a\ntwo,b\n")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
     for ending in ("jsonl", "json", "csv", "parquet"):
-        table, held = load(str(tmp_path / f"rows.{ending}"))
+        table, held = load(Source(), str(tmp_path / f"rows.{ending}"))
         assert table.columns == {"text": ["one", "two"], "label": ["a", "b"]} and held is None
 
 
@@ -73,15 +73,15 @@ def test_bad_fields_are_named_with_the_line(tmp_path: Path) -> None:
 
 def test_missing_files_and_unknown_names() -> None:
     with pytest.raises(BadInput, match=r"data file 'nowhere\.jsonl' does not exist"):
-        load("nowhere.jsonl")
+        load(Source(), "nowhere.jsonl")
     with pytest.raises(BadInput, match="data 'chaterbot' is neither a file, nor a built-in set"):
-        load("chaterbot")
+        load(Source(), "chaterbot")
 
 
 def test_hub_without_datasets_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(BadInput, match=r"needs the package 'datasets': install it, or save the set as \.jsonl"):
-        load("org/name")
+        load(Source(), "org/name")
 
 
 def test_hub_sets_bring_class_names_and_their_own_test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def test_hub_sets_bring_class_names_and_their_own_test_rows(monkeypatch: pytest.
     rows = {"train": Rows(text=["a", "b"], label=[1, 0]), "test": Rows(text=["c"], label=[1])}
     fake.load_dataset = lambda name: rows  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", fake)
-    train, held = load("org/name")
+    train, held = load(Source(), "org/name")
     assert train.columns["label"] == ["yes", "no"]
     assert held is not None and held.columns == {"text": ["c"], "label": ["yes"]}
 
@@ -113,11 +113,11 @@ def test_groups_are_held_out_whole(groups: list[str], fraction: float) -> None:
 def test_held_out_rows_are_fixed_and_capped(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"text": f"row {i}"}) + "\n" for i in range(100)))
-    train, held = split(str(path), None, fraction=0.2, group=lambda table: table.strings("text"))
+    train, held = split(Source(str(path), eval_fraction=0.2), lambda table: table.strings("text"))
     assert (len(train), len(held)) == (80, 20)
-    _, fewer = split(str(path), None, fraction=0.2, group=lambda table: table.strings("text"), most=5)
+    _, fewer = split(Source(str(path), eval_fraction=0.2, eval_samples=5), lambda table: table.strings("text"))
     assert len(fewer) == 5 and set(fewer.columns["text"]) < set(held.columns["text"])
-    own, other = split(str(path), str(path), fraction=0.2, group=lambda table: table.strings("text"))
+    own, other = split(Source(str(path), str(path)), lambda table: table.strings("text"))
     assert len(own) == len(other) == 100
 
 

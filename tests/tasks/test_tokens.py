@@ -23,7 +23,7 @@ def test_dialogues_follow_the_chat_template_as_transformers_does(llama: Path) ->
     assert prompt == theirs.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
     assert prompt + answer == theirs.apply_chat_template(turns, tokenize=False).rstrip("\n")
     assert answer == "So.<eos>"
-    assert tok.encode([prompt], special=False)[0] == theirs(prompt, add_special_tokens=False)["input_ids"]
+    assert tok.encode([prompt], special=False)[0].tolist() == theirs(prompt, add_special_tokens=False)["input_ids"]
     assert tok.pad == theirs.pad_token_id
 
 

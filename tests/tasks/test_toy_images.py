@@ -51,9 +51,11 @@ def test_clients_data_do_not_depend_on_the_public_set() -> None:
 
 
 def test_digits_are_split_as_documented() -> None:
-    images = ImageClassification().images()
-    assert images.x.shape == (1437, 64) and images.eval_x.shape == (360, 64)
-    assert images.x.max() == 1.0 and images.x.min() == 0.0
+    task = ImageClassification()
+    images = task.images()
+    assert len(images.train) == 1437 and len(images.held) == 360 and images.classes == list("0123456789")
+    x = task.build(0).batch(np.arange(1437 + 360))["x"]
+    assert x.shape == (1797, 64) and x.max() == 1.0 and x.min() == 0.0
     # 360 of 1,797 is one in five of each class, to one image.
     everyone, held = np.bincount(np.concatenate([images.y, images.eval_y])), np.bincount(images.eval_y)
     assert np.abs(held - everyone * 360 / 1797).max() < 1
@@ -79,8 +81,8 @@ def test_images_from_a_file(tmp_path: Path) -> None:
     x = np.arange(40 * 4, dtype=np.uint8).reshape(40, 2, 2)
     np.savez(tmp_path / "rows.npz", x=x, y=np.arange(40) % 2)
     table = {"name": "images", "data": str(tmp_path / "rows.npz"), "partition": {"name": "iid", "clients": 4}}
-    images = config.build("task", table | {"eval_data": str(tmp_path / "rows.npz")}).images()
-    assert images.x.shape == (40, 4) and images.x[1].tolist() == pytest.approx([4 / 255, 5 / 255, 6 / 255, 7 / 255])
+    whole = config.build("task", table | {"eval_data": str(tmp_path / "rows.npz")}).build(0)
+    assert whole.batch(np.array([1]))["x"][0].tolist() == pytest.approx([4 / 255, 5 / 255, 6 / 255, 7 / 255])
     assert config.build("task", table).samples(0).sum() == 32
 
 
@@ -102,7 +104,7 @@ def test_bad_image_files(tmp_path: Path, arrays: dict[str, np.ndarray], message:
 def test_image_refusals(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="adapter must be full or head, got 'lora'"):
         config.build("task", {"name": "images", "adapter": "lora"})
-    with pytest.raises(BadInput, match=r"must be 'digits' or an existing \.npz file"):
+    with pytest.raises(BadInput, match=r"must be 'digits', an existing \.npz file"):
         ImageClassification(data="didgits").images()
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(BadInput, match=r"is not an \.npz file"):

@@ -34,6 +34,7 @@ _HOMES = {
     "engine": ["fedwave.engines"],
     "sampler": ["fedwave.federation"],
     "federation": ["fedwave.federation"],
+    "sink": ["fedwave.results.sinks"],
 }
 _ENTRIES: dict[str, dict[str, type]] = {}
 _LOADED: set[str] = set()

@@ -325,8 +325,27 @@ class Replies:
 class RoundRecord:
     """One line of ``rounds.jsonl``. Units are in the names; sums are over the cohort.
 
-    ``compute_s``, ``uplink_s``, ``downlink_s``, ``server_s`` are the parts of the critical path (the client that ended
-    the round). ``wall_s`` is real time on this machine and the only field that two equal runs do not share.
+    ``wall_s`` is the only field that two equal runs do not share.
+
+    Parameters
+    ----------
+    round : number of the round, from 0.
+    sim_time_s : simulated time at the end of the round, from the start of the run.
+    round_s : how long the round took.
+    compute_s, uplink_s, downlink_s : parts of the critical path: of the client that ended the round.
+    server_s : aggregation and the server's own training.
+    uplink_bits, downlink_bits : bits that went on the air, lost ones included.
+    energy_j : what clients and server spent, the sum of the three entries below.
+    energy_compute_j : the clients' computing, waiting included.
+    energy_radio_j : the clients' radios.
+    energy_server_j : the server.
+    clients : clients asked.
+    delivered : updates that counted.
+    status : number of clients by what became of them.
+    lost : ids of the clients whose update did not count, by the reason.
+    train_loss : mean local training loss of those heard, by aggregation weight.
+    wall_s : real time on this machine.
+    eval : held-out metrics; absent where the round was not evaluated.
     """
 
     round: int

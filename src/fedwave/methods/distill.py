@@ -30,6 +30,14 @@ class Distill(Method):
     A client digests the consensus (``digest_steps`` on public samples), revisits its own data, and sends its outputs.
     The server averages them and trains its own model towards the average (as DS-FL does: Itahara et al., 2021,
     Section III; plain averaging, without their entropy reduction). Clients keep their own model between rounds.
+
+    Parameters
+    ----------
+    samples : size of the public set, taken from the training data; its labels are not used.
+    digest_steps : steps of each client towards the consensus before it revisits its own data.
+    server_steps : steps of the server's model towards the consensus in each round.
+    server_trainer : optimiser of those steps.
+    batch_size : public samples of one digest or server step.
     """
 
     samples: Count = 128

@@ -27,6 +27,11 @@ class FedKSeed(Method):
     Each client sends its accumulated ``sum lr g`` per seed; the server averages them into ``a``, and any device
     rebuilds ``w = w_0 - sum_s a_s z_s`` (Qin et al., ICML 2024; seeds are drawn uniformly, the paper's
     importance-based choice is left out). ``pool`` = 4096 float32 scalars are 16,384 bytes each way.
+
+    Parameters
+    ----------
+    pool : number of seeds, which is the number of scalars that travel.
+    eps : how far the two forward passes of a step are from the weights.
     """
 
     pool: Count = 4096

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 @register("method", "fedprox")
 @dataclass(frozen=True)
 class FedProx(Method):
-    """Each client minimises ``F_k(w) + mu/2 ||w - w_sent||^2`` (Li et al., MLSys 2020, Eq. 2)."""
+    """Each client minimises ``F_k(w) + mu/2 ||w - w_sent||^2`` (Li et al., MLSys 2020, Eq. 2).
+
+    Parameters
+    ----------
+    mu : weight of the proximal term; 0 is FedAvg.
+    """
 
     mu: NonNegative = 0.01
 

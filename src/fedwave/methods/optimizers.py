@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -20,7 +20,12 @@ Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Base of all optimisers; ``slots`` names the state trees that it keeps besides the parameters."""
+    """Base of all optimisers; ``slots`` names the state trees that it keeps besides the parameters.
+
+    Parameters
+    ----------
+    lr : learning rate.
+    """
 
     lr: Positive = 1.0
 
@@ -46,11 +51,22 @@ class Optimizer:
 @register("optimizer", "sgd")
 @dataclass(frozen=True)
 class Sgd(Optimizer):
-    """``torch.optim.SGD``: (Nesterov) momentum, and L2 ``weight_decay`` in the gradient."""
+    """``torch.optim.SGD``: (Nesterov) momentum, and L2 ``weight_decay`` in the gradient.
+
+    Parameters
+    ----------
+    momentum : m in ``v <- m v + g``; 0 is plain descent.
+    nesterov : look ahead, as Nesterov's method does.
+    weight_decay : added to the gradient, times the weights.
+    """
 
     momentum: Probability = 0.0
     nesterov: bool = False
     weight_decay: NonNegative = 0.0
+
+    cite: ClassVar[str] = (
+        "Sutskever et al., On the Importance of Initialization and Momentum in Deep Learning, ICML 2013 (momentum)"
+    )
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -76,7 +92,13 @@ class Sgd(Optimizer):
 
 @dataclass(frozen=True)
 class _Adaptive(Optimizer):
-    """First and second moments; subclasses say how the second one moves and whether bias is corrected."""
+    """First and second moments; subclasses say how the second one moves and whether bias is corrected.
+
+    Parameters
+    ----------
+    beta1, beta2 : how much of the first and of the second moment is kept at a step.
+    eps : added to the root of the second moment.
+    """
 
     lr: Positive = 1e-3
     beta1: Decay = 0.9
@@ -92,9 +114,16 @@ class _Adaptive(Optimizer):
 @register("optimizer", "adamw")
 @dataclass(frozen=True)
 class AdamW(_Adaptive):
-    """AdamW (Loshchilov & Hutter, ICLR 2019, Algorithm 2) with the conventions of ``torch.optim.AdamW``."""
+    """AdamW (Loshchilov & Hutter, ICLR 2019, Algorithm 2) with the conventions of ``torch.optim.AdamW``.
+
+    Parameters
+    ----------
+    weight_decay : the weights shrink by ``lr`` times it at each step.
+    """
 
     weight_decay: NonNegative = 0.0
+
+    cite: ClassVar[str] = "Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019"
 
     def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
         """Decoupled decay, bias-corrected moments, ``eps`` outside the root."""
@@ -119,6 +148,8 @@ class ServerAdam(_Adaptive):
     lr: Positive = 1e-2
     beta2: Decay = 0.99
     eps: Positive = 1e-3
+
+    cite: ClassVar[str] = "Reddi et al., Adaptive Federated Optimization, ICLR 2021"
 
     def init(self, params: Mapping[str, Any]) -> dict[str, Tree]:
         """``m = 0``, ``v = tau^2``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import PlainValidator
@@ -58,6 +58,8 @@ class Lora(Adapter):
     rank: Annotated[int | dict[str, int], PlainValidator(_rank)] = 8
     alpha: Positive = 16.0
     targets: tuple[str, ...] | None = None
+
+    cite: ClassVar[str] = "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022"
 
     @property
     def max_rank(self) -> int:

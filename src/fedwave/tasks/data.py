@@ -10,14 +10,18 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedwave.core.config import Fraction, Index
 from fedwave.core.errors import BadInput, unknown
 from fedwave.core.keys import Key
 from fedwave.core.types import Ints
+from fedwave.tasks import hub
+from fedwave.tasks.task import Progress
 
 HELD_OUT = Key(0).fold("held-out")
 """Fixed, so that every seed of a job is evaluated on the same rows."""
@@ -39,6 +43,10 @@ class Table:
         rows = list(rows)
         columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
         return Table(self.source, columns, [self.places[row] for row in rows])
+
+    def first(self, most: int) -> Table:
+        """The first ``most`` rows; all with 0."""
+        return self.take(range(most)) if 0 < most < len(self) else self
 
     def strings(self, field: str) -> list[str]:
         """Column ``field``. Raises :class:`BadInput` where it is absent, or names the first row that is no text."""
@@ -64,48 +72,83 @@ class Table:
         return self.columns[field]
 
 
-def load(data: str) -> tuple[Table, Table | None]:
+@dataclass(frozen=True)
+class Source:
+    """Fields of every task that reads data.
+
+    Parameters
+    ----------
+    data : where the rows are; see the task.
+    eval_data : held-out rows; by default the set's own, else ``eval_fraction`` of the rows.
+    eval_fraction : part of the rows that is held out where nothing else is.
+    eval_samples : most held-out rows to use, 0 for all.
+    stream_rows : read only the first so many rows of each part and never load the others; 0: all.
+    train_split, eval_split : split names of a hub set; by default the held-out rows are ``test``, else ``validation``.
+    """
+
+    data: str = "chatterbot"
+    eval_data: str | None = None
+    eval_fraction: Fraction = 0.1
+    eval_samples: Index = 0
+    stream_rows: Index = 0
+    train_split: str = "train"
+    eval_split: str | None = None
+
+    def hub_rows(self, data: str, progress: Progress | None = None) -> tuple[hub.HubRows, hub.HubRows | None]:
+        """Training and held-out rows of a hub set."""
+        return hub.splits(data, train=self.train_split, held=self.eval_split, most=self.stream_rows, progress=progress)
+
+
+def load(source: Source, data: str, progress: Progress | None = None) -> tuple[Table, Table | None]:
     """Training rows of ``data`` and its own held-out rows, where the set comes with some.
 
-    ``data`` is ``"chatterbot"``, a local .jsonl, .json, .csv or .parquet file, or a hub id ``"org/name"``.
+    ``data`` is ``"chatterbot"``, a local .jsonl, .json, .csv or .parquet file, or a hub id ``"org/name"``, with the
+    name of a configuration behind a colon where the set has several.
     """
     path = Path(data).expanduser()
     if path.suffix in _READERS or path.exists():
-        return read(path), None
+        return read(path, source.stream_rows), None
     if data == "chatterbot":
         from fedwave.tasks.chatterbot import tables
 
-        return tables()
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", data):
-        return hub(data)
+        train, held = tables()
+        return train.first(source.stream_rows), held.first(source.stream_rows)
+    if hub.is_id(data):
+        rows, own = source.hub_rows(data, progress)
+        return _table(rows), None if own is None else _table(own)
     raise BadInput(
         f"data {data!r} is neither a file, nor a built-in set (chatterbot), nor a hub id such as 'org/name'; "
         f"files end in {', '.join(sorted(_READERS))}"
     )
 
 
-def split(
-    data: str, eval_data: str | None, *, fraction: float, group: Callable[[Table], list[str]], most: int = 0
-) -> tuple[Table, Table]:
+def split(source: Source, group: Callable[[Table], list[str]], progress: Progress | None = None) -> tuple[Table, Table]:
     """Training and held-out rows.
 
-    Held out is, in this order: the file ``eval_data``, the set's own held-out part, ``fraction`` of the rows by
-    :func:`hold_out`. ``most`` > 0 keeps a fixed subset of at most that many of them.
+    Held out is, in this order: ``eval_data`` (of a hub set its held-out split, where it has one), the set's own
+    held-out part, ``eval_fraction`` of the rows by :func:`hold_out`. ``eval_samples`` keeps a fixed subset of them.
     """
-    train, test = load(data)
-    if eval_data is not None:
-        test = load(eval_data)[0]
+    train, test = load(source, source.data, progress)
+    if source.eval_data is not None:
+        rows, own = load(source, source.eval_data, progress)
+        test = rows if own is None or source.eval_data == "chatterbot" else own
     if test is None:
-        kept, held = hold_out(group(train), fraction)
+        kept, held = hold_out(group(train), source.eval_fraction)
         if not len(kept) or not len(held):
             raise BadInput(
                 f"{train.source}: {len(train)} rows cannot be divided into training and held-out rows with "
-                f"eval_fraction = {fraction}; name an eval_data file"
+                f"eval_fraction = {source.eval_fraction}; name an eval_data file"
             )
         train, test = train.take(kept), train.take(held)
-    if 0 < most < len(test):
-        test = test.take(np.sort(np.argsort(HELD_OUT.fold("subset").bits(np.arange(len(test)), 1)[:, 0])[:most]))
-    return train, test
+    return train, test.take(subset(len(test), source.eval_samples))
+
+
+def subset(rows: int, most: int) -> Ints:
+    """At most ``most`` of the rows (0: all), ascending: the same ones whatever the job's seed."""
+    everyone = np.arange(rows)
+    if not 0 < most < rows:
+        return everyone
+    return np.sort(np.argsort(HELD_OUT.fold("subset").bits(everyone, 1)[:, 0])[:most])
 
 
 def hold_out(groups: list[str], fraction: float) -> tuple[Ints, Ints]:
@@ -128,27 +171,31 @@ def normalised(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
-def read(path: Path) -> Table:
-    """A local file as a :class:`Table`. Raises :class:`BadInput` naming the file and the line at fault."""
+def read(path: Path, most: int = 0) -> Table:
+    """A local file, or its first ``most`` rows, as a :class:`Table`.
+
+    Raises :class:`BadInput` naming the file and the line at fault.
+    """
     if not path.is_file():
         raise BadInput(f"data file {str(path)!r} does not exist")
     if path.suffix not in _READERS:
         raise BadInput(f"data file {str(path)!r} must end in {', '.join(sorted(_READERS))}")
     try:
-        rows, places = _READERS[path.suffix](path)
+        numbered = list(islice(_READERS[path.suffix](path), most or None))
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    if not rows:
+    if not numbered:
         raise BadInput(f"{path} holds no rows")
-    fields = list(dict.fromkeys(name for row in rows for name in row))
-    return Table(str(path), {name: [row.get(name) for row in rows] for name in fields}, places)
+    fields = list(dict.fromkeys(name for _, row in numbered for name in row))
+    columns = {name: [row.get(name) for _, row in numbered] for name in fields}
+    return Table(str(path), columns, [place for place, _ in numbered])
 
 
-Rows = tuple[list[dict[str, Any]], list[str]]
+Rows = Iterable[tuple[str, dict[str, Any]]]
+"""Where each row stands, and its fields; read as it is asked for."""
 
 
 def _jsonl(path: Path) -> Rows:
-    rows, places = [], []
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -159,9 +206,7 @@ def _jsonl(path: Path) -> Rows:
                 raise BadInput(f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}") from None
             if not isinstance(row, dict):
                 raise BadInput(f"{path}, line {number} must be an object of fields, got {line.strip()[:40]!r}")
-            rows.append(row)
-            places.append(f"line {number}")
-    return rows, places
+            yield f"line {number}", row
 
 
 def _json(path: Path) -> Rows:
@@ -171,60 +216,41 @@ def _json(path: Path) -> Rows:
         raise BadInput(f"{path}, line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadInput(f"{path} must be a list of objects of fields")
-    return rows, [f"row {number}" for number in range(1, len(rows) + 1)]
+    return ((f"row {number}", row) for number, row in enumerate(rows, 1))
 
 
 def _csv(path: Path) -> Rows:
-    rows, places = [], []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         for row in reader:
             if None in row or None in row.values():
                 fields = len(reader.fieldnames or ())
                 raise BadInput(f"{path}, line {reader.line_num} does not have the {fields} fields of the header")
-            rows.append(row)
-            places.append(f"line {reader.line_num}")
-    return rows, places
+            yield f"line {reader.line_num}", row
 
 
 def _parquet(path: Path) -> Rows:
-    import pyarrow
-    import pyarrow.parquet
-
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise BadInput(
+            f"reading {path} needs the package 'pyarrow': pip install 'fedwave[parquet]', or save it as .jsonl"
+        ) from None
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", row
     except pyarrow.ArrowInvalid as error:
         raise BadInput(f"{path} is not a parquet file: {error}") from None
-    return rows, [f"row {number}" for number in range(1, len(rows) + 1)]
 
 
 _READERS: dict[str, Callable[[Path], Rows]] = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
 
 
-def hub(name: str) -> tuple[Table, Table | None]:
-    """Splits ``train`` and, where there is one, ``test`` or ``validation`` of a hub data set."""
-    try:
-        import datasets  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise BadInput(
-            f"data {name!r} is no local file, and reading it from the hub needs the package 'datasets': "
-            f"install it, or save the set as .jsonl and name that file"
-        ) from None
-    try:
-        splits = datasets.load_dataset(name)
-    except Exception as error:
-        raise BadInput(
-            f"data {name!r} cannot be loaded from the hub ({error}); save it as .jsonl and name that file"
-        ) from error
-    if "train" not in splits:
-        raise BadInput(f"data {name!r} has no split 'train' (it has: {', '.join(splits)})")
-    held = next((splits[part] for part in ("test", "validation") if part in splits), None)
-    return _hub_table(f"{name} (train)", splits["train"]), held and _hub_table(f"{name} (held out)", held)
-
-
-def _hub_table(source: str, rows: Any) -> Table:
-    columns = {}
-    for field, feature in rows.features.items():
-        values, names = list(rows[field]), getattr(feature, "names", None)
-        columns[field] = [names[value] for value in values] if names else values  # class index -> class name
-    return Table(source, columns, [f"row {number}" for number in range(1, len(rows) + 1)])
+def _table(rows: hub.HubRows) -> Table:
+    places = [f"row {number}" for number in range(1, len(rows) + 1)]
+    return Table(rows.source, {field: rows.column(field) for field in rows.fields}, places)

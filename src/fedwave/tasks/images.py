@@ -1,11 +1,9 @@
-"""Image classification with a small multilayer perceptron, from scratch."""
+"""Image classification: small networks from scratch, or a pretrained vision transformer. Torch-free."""
 
 from __future__ import annotations
 
-import zipfile
+import math
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -14,48 +12,63 @@ from numpy.typing import NDArray
 from fedwave.core.config import Count, Fraction, Index, part
 from fedwave.core.errors import BadInput, Refused
 from fedwave.core.registry import name_of, register
-from fedwave.core.types import Ints, Leaf, Leaves, Spec
+from fedwave.core.types import Ints, Spec
+from fedwave.models import sources
+from fedwave.tasks import networks, pictures
 from fedwave.tasks.adapters import Adapter, Full, Head
-from fedwave.tasks.data import HELD_OUT
-from fedwave.tasks.partitions import Dirichlet, Partition
+from fedwave.tasks.data import HELD_OUT, Source, subset
+from fedwave.tasks.partitions import Dirichlet, Partition, class_indices
+from fedwave.tasks.pictures import Pictures
+from fedwave.tasks.pretrained import Pretrained
 from fedwave.tasks.task import Division, Learner, Progress, Task, divide
+
+BUILT_IN = {"mlp": (128,), "cnn": (32, 64)}
+"""The networks trained from scratch, and their usual widths."""
 
 
 class Images(NamedTuple):
-    """Flattened images ``x [n, d]`` float32 in [0, 1] and their classes ``y [n]``, training and held out."""
+    """Training and held-out images, the class index of each, ``y [n]`` and ``eval_y [m]``, and the classes' names."""
 
-    x: NDArray[np.float32]
+    train: Pictures
+    held: Pictures
     y: Ints
-    eval_x: NDArray[np.float32]
     eval_y: Ints
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return int(max(self.y.max(), self.eval_y.max())) + 1
+    classes: list[str]
 
 
 @register("task", "images")
 @dataclass(frozen=True)
-class ImageClassification(Task):
-    """Softmax classification of flattened images by an MLP with ReLU.
+class ImageClassification(Source, Task):
+    """Softmax classification of images.
+
+    Images are scaled to the side that the model wants (bilinear, antialiased, the whole image: no cropping), from bytes
+    to [0, 1], and for a pretrained model normalised with the mean and deviation of its ``preprocessor_config.json``.
 
     Parameters
     ----------
-    data : ``"digits"`` (scikit-learn, 8 x 8, 10 classes; 1,437 to train, 360 held out) or an .npz file with arrays
-        ``x [n, ...]`` (integers are bytes: divided by 255) and ``y [n]``.
-    eval_data : an .npz file of held-out images; by default ``eval_fraction`` of the data, stratified by class.
-    eval_samples : most held-out images to use, 0 for all.
-    hidden : widths of the hidden layers.
-    adapter : ``full``, or ``head`` to train the last layer over frozen random features.
+    data : ``"digits"`` (scikit-learn, 8 x 8, 10 classes; 1,437 to train, 360 held out), an .npz file with arrays
+        ``x [n, height, width(, channels)]`` or flat (integers are bytes) and ``y [n]``, a folder with one sub-folder of
+        images per class, or a hub id; see :class:`Source` for the fields around it. Images are held out by class.
+    model : ``"mlp"`` or ``"cnn"``, trained from scratch, or a vision transformer: hub id, folder, or a name that
+        ``fedwave models`` knows. Its class token, or the mean of its patches, feeds a linear head that starts at zero.
+    hidden : widths of the hidden layers of an MLP, channels of the convolutions of a CNN; by default 128 and 32, 64.
+    image_size : side in pixels that images are scaled to; 0: the pretrained model's own, else the images' own (where
+        they differ, the first one's).
+    image_field, label_field : names of the columns of a hub set.
+    pooling : what a pretrained model's output feeds to the head.
+    adapter : ``full``; ``head`` to train the last layer alone; ``lora`` in a pretrained model, the head too.
+    partition : who holds which images.
+    batch_size : images of a local step.
     """
 
     data: str = "digits"
-    model: Literal["mlp"] = "mlp"
-    hidden: tuple[Count, ...] = (128,)
-    eval_data: str | None = None
+    model: str = "mlp"
+    hidden: tuple[Count, ...] | None = None
+    image_size: Index = 0
+    image_field: str = "image"
+    label_field: str = "label"
     eval_fraction: Fraction = 0.2
-    eval_samples: Index = 0
+    pooling: Literal["cls", "mean"] = "cls"
     adapter: Annotated[Adapter, part("adapter")] = field(default_factory=Full)
     partition: Annotated[Partition, part("partition")] = field(
         default_factory=lambda: Dirichlet(alpha=0.5, clients=100)
@@ -63,50 +76,118 @@ class ImageClassification(Task):
     batch_size: Count = 10
 
     def __post_init__(self) -> None:
-        if not isinstance(self.adapter, (Full, Head)):
+        if self.built_in and not isinstance(self.adapter, (Full, Head)):
             raise Refused(
-                f"task images trains a small network: adapter must be full or head, got {name_of(self.adapter)!r}"
+                f"task images trains a small network with model = {self.model!r}: adapter must be full or head, "
+                f"got {name_of(self.adapter)!r} (a pretrained model takes lora)"
             )
+        if self.hidden is not None and not self.built_in:
+            raise Refused(f"hidden: the layers of the pretrained model {self.model!r} are given; leave it out")
 
-    def images(self) -> Images:
-        """The data, read now."""
-        images = load(self.data, self.eval_data, self.eval_fraction)
-        if not 0 < self.eval_samples < len(images.eval_y):
-            return images
-        kept = np.argsort(HELD_OUT.fold("subset").bits(np.arange(len(images.eval_y)), 1)[:, 0])[: self.eval_samples]
-        return images._replace(eval_x=images.eval_x[np.sort(kept)], eval_y=images.eval_y[np.sort(kept)])
+    @property
+    def built_in(self) -> bool:
+        """The model is one of fedwave's own small networks."""
+        return self.model in BUILT_IN
 
-    def widths(self) -> tuple[int, ...]:
-        """Widths of all layers, input and output included."""
-        images = self.images()
-        return (images.x.shape[1], *self.hidden, images.classes)
+    @property
+    def pretrained(self) -> Pretrained:
+        """The pretrained model and what of it is trained."""
+        return self.once("_pretrained", lambda: Pretrained(self.model, self.adapter))
 
-    def layers(self) -> Leaves:
-        """Every parameter of the network, named as in its ``nn.Sequential`` (ReLUs take the odd places)."""
-        widths = self.widths()
-        leaves: Leaves = {}
-        for index, (wide, out) in enumerate(zip(widths, widths[1:], strict=False)):
-            leaves |= {f"{2 * index}.weight": Leaf((out, wide)), f"{2 * index}.bias": Leaf((out,))}
-        return leaves
+    def ranks(self, device_names: tuple[str, ...], device: Ints) -> Ints:
+        """See :meth:`Task.ranks`."""
+        return self.adapter.ranks(device_names, device)
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """See :meth:`Task.prepare`."""
+        if not self.built_in:
+            sources.resolve(self.model)
+        self.images(progress)
+
+    def images(self, progress: Progress | None = None) -> Images:
+        """The data: classes now, pixels as they are asked for."""
+        return self.once("_images", lambda: self._read(progress))
+
+    def _read(self, progress: Progress | None) -> Images:
+        train, held = self._load(self.data, progress)
+        if self.eval_data is not None:
+            rows, own = self._load(self.eval_data, progress)
+            held = rows if own is None else own
+        if held is None:
+            out = stratified(np.asarray(train.labels), self.eval_fraction)
+            if out.all() or not out.any():
+                raise BadInput(
+                    f"{self.data}: {len(out)} images cannot be divided with eval_fraction = {self.eval_fraction}; "
+                    f"name eval_data"
+                )
+            train, held = train.take(np.flatnonzero(~out)), train.take(np.flatnonzero(out))
+        held = held.take(subset(len(held), self.eval_samples))
+        if (
+            self.model == "mlp"
+            and not self.image_size
+            and not train.lazy
+            and math.prod(train.shape) != math.prod(held.shape)
+        ):
+            raise BadInput(
+                f"{held.source}: images have {math.prod(held.shape)} values, those of {train.source} have "
+                f"{math.prod(train.shape)}; set image_size"
+            )
+        return _indexed(train, held)
+
+    def _load(self, data: str, progress: Progress | None) -> tuple[Pictures, Pictures | None]:
+        return pictures.load(
+            self,
+            data,
+            image_field=self.image_field,
+            label_field=self.label_field,
+            column=getattr(self.partition, "column", None),
+            progress=progress,
+        )
+
+    def size(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images as the model sees them.
+
+        Raises
+        ------
+        Refused : the pretrained model is no image encoder, or its patches do not fill ``image_size``.
+        """
+        if self.built_in:
+            high, wide, channels = self.images().train.extent
+            return (self.image_size or high, self.image_size or wide, channels)
+        if self.pretrained.architecture.kind != "image-encoder":
+            kind = self.pretrained.architecture.kind
+            raise Refused(
+                f"task images needs an image encoder (a vision transformer); {self.model!r} is a {kind} model"
+            )
+        config = sources.config(self.model)
+        side, patch = self.image_size or config["image_size"], config["patch_size"]
+        if side % patch:
+            raise Refused(f"image_size {side} is no multiple of the model's patches of {patch} pixels")
+        return side, side, config.get("num_channels") or 3
+
+    def tokens(self) -> int:
+        """Tokens that a pretrained model makes of an image: its patches and the class token."""
+        side, _, _ = self.size()
+        return (side // sources.config(self.model)["patch_size"]) ** 2 + 1
+
+    def network(self) -> list[networks.Layer]:
+        """Layers of a built-in model."""
+        classes, widths = len(self.images().classes), BUILT_IN[self.model] if self.hidden is None else self.hidden
+        if self.model == "cnn":
+            return networks.cnn(self.size(), widths, classes)
+        return networks.mlp(self.inputs(), widths, classes)
+
+    def inputs(self) -> int:
+        """Values of an image as a built-in model sees it."""
+        train = self.images().train
+        as_it_is = self.model == "mlp" and not self.image_size and not train.lazy
+        return math.prod(train.shape if as_it_is else self.size())
 
     def spec(self) -> Spec:
-        """See :meth:`Task.spec`. Backward costs two forward passes, or one of its layer for ``head``."""
-        widths, leaves = self.widths(), self.layers()
-        head = isinstance(self.adapter, Head)
-        products = [2.0 * wide * out for wide, out in zip(widths, widths[1:], strict=False)]
-        trainable = dict(list(leaves.items())[-2:]) if head else leaves
-        parameters = sum(leaf.size for leaf in leaves.values())
-        return Spec(
-            trainable=trainable,
-            model_parameters=parameters,
-            base_bytes=4 * (parameters - sum(leaf.size for leaf in trainable.values())),
-            forward_flops=sum(products),
-            backward_flops=products[-1] if head else 2.0 * sum(products),
-            activation_bytes=4.0 * (widths[-2] + widths[-1] if head else sum(widths)),
-            output=Leaf((widths[-1],)),
-            inference_bytes=4.0 * max(a + b for a, b in zip(widths, widths[1:], strict=False)),
-            assumptions=("arithmetic counts matrix products only",),
-        )
+        """See :meth:`Task.spec`."""
+        if self.built_in:
+            return networks.spec(self.network(), self.inputs(), head_only=isinstance(self.adapter, Head))
+        return self.pretrained.classifier(self.tokens(), len(self.images().classes))
 
     def samples(self, seed: int, *, public: int = 0) -> Ints:
         """See :meth:`Task.samples`."""
@@ -114,29 +195,28 @@ class ImageClassification(Task):
 
     def division(self, seed: int, public: int = 0) -> Division:
         """Who holds which training image."""
-        labels = self.images().y
-        columns = {"label": labels.tolist()}
-        return divide(len(labels), labels=labels, columns=columns, partition=self.partition, seed=seed, public=public)
+        images = self.images()
+        names = [images.classes[value] for value in images.y]
+        columns = {"label": names, self.label_field: names, **images.train.columns}
+        return divide(len(names), labels=images.y, columns=columns, partition=self.partition, seed=seed, public=public)
 
     def build(self, seed: int, *, public: int = 0, progress: Progress | None = None) -> Learner:
-        """See :meth:`Task.build`."""
+        """See :meth:`Task.build`; ``progress`` follows the decoding of image files, and the one pass of ``head``."""
         from fedwave.tasks.learners.images import image_learner
 
-        return image_learner(self, seed, self.division(seed, public))
+        return image_learner(self, seed, public, progress)
 
 
-def load(data: str, eval_data: str | None, fraction: float) -> Images:
-    """Images of ``data``, and held-out ones: from ``eval_data``, else a fixed stratified ``fraction``."""
-    x, y = _digits() if data == "digits" else _npz(data)
-    if eval_data is not None:
-        eval_x, eval_y = _npz(eval_data)
-        if eval_x.shape[1] != x.shape[1]:
-            raise BadInput(f"{eval_data}: images have {eval_x.shape[1]} values, those of {data} have {x.shape[1]}")
-        return Images(x, y, eval_x, eval_y)
-    held = stratified(y, fraction)
-    if held.all() or not held.any():
-        raise BadInput(f"{data}: {len(y)} images cannot be divided with eval_fraction = {fraction}; name eval_data")
-    return Images(x[~held], y[~held], x[held], y[held])
+def _indexed(train: Pictures, held: Pictures) -> Images:
+    """Classes as indices: 0 ... largest where they are numbers, else their sorted names."""
+    if isinstance(train.labels, np.ndarray) and isinstance(held.labels, np.ndarray):
+        classes = [str(value) for value in range(int(max(train.labels.max(), held.labels.max())) + 1)]
+        return Images(train, held, train.labels, held.labels, classes)
+    names = [[str(value) for value in part.labels] for part in (train, held)]
+    classes = sorted({*names[0], *names[1]})
+    if len(classes) < 2:
+        raise BadInput(f"{train.source}: images must be of at least two classes, these are all {classes[0]!r}")
+    return Images(train, held, class_indices(names[0], classes), class_indices(names[1], classes), classes)
 
 
 def stratified(labels: Ints, fraction: float) -> NDArray[np.bool_]:
@@ -153,37 +233,3 @@ def stratified(labels: Ints, fraction: float) -> NDArray[np.bool_]:
         members = np.flatnonzero(index == value)
         held[members[np.argsort(draw[members], kind="stable")[: quota[value]]]] = True
     return held
-
-
-@lru_cache(maxsize=1)
-def _digits() -> tuple[NDArray[np.float32], Ints]:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise BadInput("data 'digits' needs the package 'scikit-learn': install it, or name an .npz file") from None
-    x, y = load_digits(return_X_y=True)
-    return (np.asarray(x) / 16.0).astype(np.float32), np.asarray(y).astype(np.int64)
-
-
-def _npz(name: str) -> tuple[NDArray[np.float32], Ints]:
-    path = Path(name).expanduser()
-    if path.suffix != ".npz" or not path.is_file():
-        raise BadInput(f"data {name!r} must be 'digits' or an existing .npz file")
-    try:
-        with np.load(path) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path} is not an .npz file of plain arrays: {error}") from None
-    for key in ("x", "y"):
-        if key not in arrays:
-            raise BadInput(f"{path} must hold the arrays x and y, it has: {', '.join(sorted(arrays))}")
-    x, y = arrays["x"], arrays["y"]
-    if len(x) != len(y) or y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or len(y) == 0 or y.min() < 0:
-        raise BadInput(
-            f"{path}: y must hold one integer class >= 0 for each of the {len(x)} images, got {y.dtype} {y.shape}"
-        )
-    scale = 255.0 if np.issubdtype(x.dtype, np.integer) else 1.0
-    flat = (x.reshape(len(x), -1) / scale).astype(np.float32)
-    if not np.isfinite(flat).all():
-        raise BadInput(f"{path}: x holds values that are not finite")
-    return flat, y.astype(np.int64)

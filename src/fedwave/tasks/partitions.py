@@ -1,11 +1,11 @@
-"""Who holds which rows: i.i.d., label-skewed (Dirichlet, shards) or by a column of the data. NumPy only."""
+"""Who holds which rows: i.i.d., skewed by label, quantity or feature, or by a column of the data. NumPy only."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from fedwave.core.config import Count, Positive
 from fedwave.core.errors import BadInput, unknown
 from fedwave.core.keys import Key
 from fedwave.core.registry import name_of, register
-from fedwave.core.types import Ints
+from fedwave.core.types import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Partition(ABC):
         return np.argsort(owner, kind="stable").astype(np.int64), offsets
 
 
+def class_indices(labels: Sequence[str], classes: Sequence[str]) -> Ints:
+    """Place of each label in the sorted ``classes``."""
+    return np.searchsorted(np.asarray(classes), np.asarray(labels)).astype(np.int64)
+
+
 def _classes(partition: Partition, labels: Ints | None) -> Ints:
     if labels is None:
         raise BadInput(
@@ -58,12 +63,28 @@ def _classes(partition: Partition, labels: Ints | None) -> Ints:
     return np.asarray(labels)
 
 
+def _column(partition: Partition, name: str, columns: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
+    if name not in columns:
+        raise unknown("column of the data", name, columns)
+    for row, value in enumerate(columns[name]):
+        if value is None or value == "" or value != value:  # the last: not a number
+            raise BadInput(f"partition {name_of(partition)}: row {row} has no {name!r}, so it belongs to no client")
+    return columns[name]
+
+
 @register("partition", "iid")
 @dataclass(frozen=True)
 class IID(Partition):
-    """Rows dealt at random; clients' sizes differ by at most one."""
+    """Rows dealt at random; clients' sizes differ by at most one.
+
+    Parameters
+    ----------
+    clients : number of clients.
+    """
 
     clients: Count = 20
+
+    cite: ClassVar[str] = "McMahan et al., AISTATS 2017, Section 3 (the IID division)"
 
     def owners(
         self, rows: int, *, labels: Ints | None, columns: Mapping[str, Sequence[Any]], key: Key
@@ -85,6 +106,7 @@ class Dirichlet(Partition):
     Parameters
     ----------
     alpha : concentration; small is skewed.
+    clients : number of clients.
     min_samples : rows that each client holds at least.
     """
 
@@ -92,25 +114,104 @@ class Dirichlet(Partition):
     clients: Count = 20
     min_samples: Count = 1
 
+    cite: ClassVar[str] = (
+        "Yurochkin et al., Bayesian Nonparametric Federated Learning of Neural Networks, ICML 2019, Section 4; after "
+        "Hsu, Qi & Brown, arXiv 1909.06335"
+    )
+
     def owners(
         self, rows: int, *, labels: Ints | None, columns: Mapping[str, Sequence[Any]], key: Key
     ) -> tuple[Ints, int]:
         """See :meth:`Partition.owners`."""
         classes = _classes(self, labels)
-        if rows < self.clients * self.min_samples:
-            raise BadInput(
-                f"partition dirichlet: {self.clients} clients with min_samples = {self.min_samples} need "
-                f"{self.clients * self.min_samples} rows, the data has {rows}: client {rows // self.min_samples} "
-                f"would go short"
-            )
+        _enough(self, rows, self.clients, self.min_samples)
         rng = key.numpy()
         owner = np.empty(rows, dtype=np.int64)
         for value in np.unique(classes):
             members = rng.permutation(np.flatnonzero(classes == value))
-            ends = np.cumsum(rng.dirichlet(np.full(self.clients, self.alpha)))
-            place = (np.arange(len(members)) + 0.5) / len(members)
-            owner[members] = np.minimum(np.searchsorted(ends, place), self.clients - 1)
+            owner[members] = _deal(len(members), rng.dirichlet(np.full(self.clients, self.alpha)))
         return _top_up(owner, self.clients, self.min_samples, rng), self.clients
+
+
+@register("partition", "quantity")
+@dataclass(frozen=True)
+class Quantity(Partition):
+    """Quantity skew: rows dealt at random, a share of them drawn from Dir(alpha) for each client.
+
+    Li et al., "Federated learning on non-IID data silos: an experimental study", ICDE 2022. Clients left with
+    fewer than ``min_samples`` rows are topped up as in :class:`Dirichlet`.
+
+    Parameters
+    ----------
+    alpha : concentration; small makes few clients hold most of the rows.
+    clients : number of clients.
+    min_samples : rows that each client holds at least.
+    """
+
+    alpha: Positive = 0.5
+    clients: Count = 20
+    min_samples: Count = 1
+
+    cite: ClassVar[str] = "Li et al., Federated Learning on Non-IID Data Silos: An Experimental Study, ICDE 2022"
+
+    def owners(
+        self, rows: int, *, labels: Ints | None, columns: Mapping[str, Sequence[Any]], key: Key
+    ) -> tuple[Ints, int]:
+        """See :meth:`Partition.owners`."""
+        _enough(self, rows, self.clients, self.min_samples)
+        rng = key.numpy()
+        owner = np.empty(rows, dtype=np.int64)
+        owner[rng.permutation(rows)] = _deal(rows, rng.dirichlet(np.full(self.clients, self.alpha)))
+        return _top_up(owner, self.clients, self.min_samples, rng), self.clients
+
+
+@register("partition", "feature")
+@dataclass(frozen=True)
+class Feature(Partition):
+    """Feature skew: rows sorted by ``column`` and cut into equal contiguous shares, one for each client.
+
+    Clients then differ in what their inputs look like (covariate shift: Kairouz et al., "Advances and open problems in
+    federated learning", 2021, section 3.1). Numbers, also those written as text, sort by size, anything else
+    alphabetically; rows of equal value are dealt at random.
+
+    Parameters
+    ----------
+    column : name of the column that rows are sorted by.
+    clients : number of clients.
+    """
+
+    column: str
+    clients: Count = 20
+
+    cite: ClassVar[str] = "Kairouz et al., Advances and Open Problems in Federated Learning, 2021, Section 3.1"
+
+    def owners(
+        self, rows: int, *, labels: Ints | None, columns: Mapping[str, Sequence[Any]], key: Key
+    ) -> tuple[Ints, int]:
+        """See :meth:`Partition.owners`."""
+        values = _column(self, self.column, columns)
+        try:
+            sortable = np.asarray([float(value) for value in values])
+        except (TypeError, ValueError):
+            sortable = np.asarray([str(value) for value in values])
+        shuffled = key.numpy().permutation(rows)
+        owner = np.empty(rows, dtype=np.int64)
+        owner[shuffled[np.argsort(sortable[shuffled], kind="stable")]] = np.arange(rows) * self.clients // max(rows, 1)
+        return owner, self.clients
+
+
+def _enough(partition: Partition, rows: int, clients: int, least: int) -> None:
+    if rows < clients * least:
+        raise BadInput(
+            f"partition {name_of(partition)}: {clients} clients with min_samples = {least} need {clients * least} "
+            f"rows, the data has {rows}: client {rows // least} would go short"
+        )
+
+
+def _deal(places: int, shares: Floats) -> Ints:
+    """The client of each of ``places`` rows in a line, who get the given shares of it (a row goes by its midpoint)."""
+    middle = (np.arange(places) + 0.5) / places
+    return np.minimum(np.searchsorted(np.cumsum(shares), middle), len(shares) - 1)
 
 
 def _top_up(owner: Ints, clients: int, least: int, rng: np.random.Generator) -> Ints:
@@ -149,10 +250,17 @@ class Shards(Partition):
     """Rows sorted by label, cut into equal shards, ``shards_per_client`` of them to each client.
 
     McMahan et al. (AISTATS 2017, section 3): their pathological non-IID MNIST has 100 clients with 2 shards each.
+
+    Parameters
+    ----------
+    clients : number of clients.
+    shards_per_client : few shards are few classes.
     """
 
     clients: Count = 20
     shards_per_client: Count = 2
+
+    cite: ClassVar[str] = "McMahan et al., AISTATS 2017, Section 3 (the pathological non-IID division)"
 
     def owners(
         self, rows: int, *, labels: Ints | None, columns: Mapping[str, Sequence[Any]], key: Key
@@ -173,19 +281,21 @@ class Shards(Partition):
 @register("partition", "column")
 @dataclass(frozen=True)
 class Column(Partition):
-    """One client for each distinct value of ``column``, in sorted order: the data's own clients."""
+    """One client for each distinct value of ``column``, in sorted order: the data's own clients.
+
+    Parameters
+    ----------
+    column : name of the column that says whose row it is.
+    """
 
     column: str = "topic"
+
+    cite: ClassVar[str] = "Caldas et al., LEAF: A Benchmark for Federated Settings, arXiv 1812.01097 (data with users)"
 
     def owners(
         self, rows: int, *, labels: Ints | None, columns: Mapping[str, Sequence[Any]], key: Key
     ) -> tuple[Ints, int]:
         """See :meth:`Partition.owners`."""
-        if self.column not in columns:
-            raise unknown("column of the data", self.column, columns)
-        values = columns[self.column]
-        for row, value in enumerate(values):
-            if value is None or value == "":
-                raise BadInput(f"partition column: row {row} has no {self.column!r}, so it belongs to no client")
+        values = _column(self, self.column, columns)
         distinct, owner = np.unique(np.asarray([str(value) for value in values]), return_inverse=True)
         return owner.astype(np.int64), len(distinct)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from fedwave.tasks.learner import Learner
 from fedwave.tasks.partitions import Partition
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,18 @@ class Task(ABC):
         """LoRA rank of each client, ``[N]``, from its device (an index into ``device_names``); 0 without LoRA."""
         return np.zeros(len(device), dtype=np.int64)
 
-    def prepare(self) -> None:  # noqa: B027 (a hook: most tasks need nothing)
-        """Bring what training needs, and planning does not, to this machine (model weights)."""
+    def prepare(self, progress: Progress | None = None) -> None:  # noqa: B027 (a hook: some tasks need nothing)
+        """Bring what training needs, and planning does not, to this machine (model weights), and read the data.
+
+        ``progress`` is called with (done, in all) where that takes long.
+        """
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """``make()`` at the first call for ``name``, and the same value ever after: planning and building read once."""
+        kept = vars(self)  # a cache beside the fields: equality and job files know nothing of it
+        if name not in kept:
+            kept[name] = make()
+        return kept[name]
 
     @abstractmethod
     def build(self, seed: int, *, public: int = 0, progress: Progress | None = None) -> Learner:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
 from fedwave.core.config import Count, part
 from fedwave.core.errors import BadInput, Refused
 from fedwave.core.registry import register
-from fedwave.core.types import Ints, Leaf, Leaves, Spec
-from fedwave.tasks.adapters import Adapter, Head, Lora
+from fedwave.core.types import Ints, Spec
+from fedwave.tasks.adapters import Adapter, Lora
 from fedwave.tasks.data import Table
-from fedwave.tasks.partitions import Dirichlet, Partition
+from fedwave.tasks.partitions import Dirichlet, Partition, class_indices
 from fedwave.tasks.task import Division, Learner, Progress
-from fedwave.tasks.text import POOLER, TextTask, class_indices
-
-HEAD_ONLY = "the encoder runs once on each row and its output is kept on the device: rounds are charged the head only"
+from fedwave.tasks.text import FULL_LENGTH, TextTask
 
 
 @register("task", "text-classification")
@@ -40,6 +38,8 @@ class TextClassification(TextTask):
     pooling: Literal["mean", "cls"] = "mean"
     normalize: bool = True
 
+    cite: ClassVar[str] = "Reimers & Gurevych, Sentence-BERT, EMNLP 2019 (pooling over the tokens)"
+
     def form(self, table: Table) -> list[str]:
         """Texts, the labels being checked too; see :meth:`TextTask.form`."""
         table.labels(self.label_field)
@@ -54,25 +54,10 @@ class TextClassification(TextTask):
 
     def spec(self) -> Spec:
         """See :meth:`Task.spec`."""
-        arch = self.architecture()
+        arch = self.pretrained.architecture
         if arch.kind != "encoder":
             raise Refused(f"task text-classification needs a text encoder; {self.model!r} is a {arch.kind} model")
-        classes, hidden = len(self.classes(*self.tables())), int(arch.hidden)
-        head: Leaves = {"head.weight": Leaf((classes, hidden)), "head.bias": Leaf((classes,))}
-        body = {name: Leaf(tuple(shape)) for name, shape in arch.parameters.items() if not name.startswith(POOLER)}
-        turn = 2.0 * hidden * classes
-        whole = self.tuned(arch, body=body, head=head, head_flops=turn, bytes_per_value=4, output=Leaf((classes,)))
-        if not isinstance(self.adapter, Head):
-            return whole
-        return replace(
-            whole,
-            trainable=head,
-            base_bytes=4 * (whole.model_parameters - sum(leaf.size for leaf in head.values())),
-            forward_flops=turn,
-            backward_flops=turn,
-            activation_bytes=4.0 * (hidden + classes),
-            assumptions=(HEAD_ONLY,),
-        )
+        return self.pretrained.classifier(self.max_tokens, len(self.classes(*self.tables())), assumptions=FULL_LENGTH)
 
     def division(self, train: Table, classes: list[str], seed: int, public: int) -> Division:
         """Who holds which training row."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from fedwave.core.errors import BadInput
 from fedwave.core.types import Ints
+from fedwave.tasks.task import Progress
+
+_BATCH = 2048
 
 
 class TokenRows(NamedTuple):
@@ -61,9 +64,10 @@ class Tokenizer:
         """Id of the padding token (any token serves where the model has none: padding is masked)."""
         return self._fast.token_to_id(self._special("pad_token") or self._special("eos_token")) or 0
 
-    def encode(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], *, special: bool) -> list[NDArray[np.int32]]:
         """Token ids of each text; ``special`` adds what the tokenizer puts around a text ([CLS], BOS)."""
-        return [item.ids for item in self._fast.encode_batch(list(texts), add_special_tokens=special)]
+        items = self._fast.encode_batch(list(texts), add_special_tokens=special)
+        return [np.asarray(item.ids, dtype=np.int32) for item in items]
 
     def dialogue(self, prompt: str, response: str) -> tuple[str, str]:
         """What the model reads, and what it is to answer, up to its end-of-turn token.
@@ -109,40 +113,58 @@ class Tokenizer:
         )
 
 
-def text_rows(tok: Tokenizer, texts: Sequence[str], *, most: int) -> TokenRows:
+def _batches(rows: int, progress: Progress | None) -> Iterator[slice]:
+    """Slices of a few thousand rows; ``progress`` is called with (rows done, rows in all) after each."""
+    for start in range(0, rows, _BATCH):
+        yield slice(start, start + _BATCH)
+        if progress is not None:
+            progress(min(start + _BATCH, rows), rows)
+
+
+def text_rows(tok: Tokenizer, texts: Sequence[str], *, most: int, progress: Progress | None = None) -> TokenRows:
     """One row a text, special tokens included, cut to ``most`` tokens; nothing is predicted within them."""
-    ids = [row[:most] for row in tok.encode(texts, special=True)]
+    ids = [row[:most] for part in _batches(len(texts), progress) for row in tok.encode(texts[part], special=True)]
     return _pack(ids, [0] * len(ids), range(len(ids)))
 
 
-def language_rows(tok: Tokenizer, texts: Sequence[str], *, most: int, chunk: bool) -> TokenRows:
+def language_rows(
+    tok: Tokenizer, texts: Sequence[str], *, most: int, chunk: bool, progress: Progress | None = None
+) -> TokenRows:
     """Rows to predict every token but the first of; long texts become several rows of ``most`` tokens with ``chunk``.
 
     Rows of a single token are left out: nothing can be predicted.
     """
     ids, document = [], []
-    for number, row in enumerate(tok.encode(texts, special=True)):
-        for start in range(0, len(row) if chunk else 1, most):
-            if len(row[start : start + most]) > 1:
-                ids.append(row[start : start + most])
-                document.append(number)
+    for part in _batches(len(texts), progress):
+        for number, row in enumerate(tok.encode(texts[part], special=True), part.start):
+            for start in range(0, len(row) if chunk else 1, most):
+                if len(row[start : start + most]) > 1:
+                    ids.append(row[start : start + most])
+                    document.append(number)
     return _pack(ids, [1] * len(ids), document)
 
 
-def dialogue_rows(tok: Tokenizer, prompts: Sequence[str], responses: Sequence[str], *, most: int) -> TokenRows:
+def dialogue_rows(
+    tok: Tokenizer, prompts: Sequence[str], responses: Sequence[str], *, most: int, progress: Progress | None = None
+) -> TokenRows:
     """One row a dialogue, cut to ``most`` tokens, whose response is to be predicted.
 
     Rows of which no token of the response survives the cut are left out.
     """
-    pairs = [tok.dialogue(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-    asked = tok.encode([pair[0] for pair in pairs], special=False)
-    answered = tok.encode([pair[1] for pair in pairs], special=False)
-    kept = [row for row in range(len(pairs)) if 0 < len(asked[row]) < most and answered[row]]
-    return _pack([(asked[row] + answered[row])[:most] for row in kept], [len(asked[row]) for row in kept], kept)
+    ids, first, kept = [], [], []
+    for part in _batches(len(prompts), progress):
+        pairs = [tok.dialogue(*pair) for pair in zip(prompts[part], responses[part], strict=True)]
+        asked, answered = (tok.encode([pair[half] for pair in pairs], special=False) for half in (0, 1))
+        for row, (question, answer) in enumerate(zip(asked, answered, strict=True), part.start):
+            if 0 < len(question) < most and len(answer):
+                ids.append(np.concatenate([question, answer])[:most])
+                first.append(len(question))
+                kept.append(row)
+    return _pack(ids, first, kept)
 
 
-def _pack(ids: list[list[int]], first_target: list[int], document: Sequence[int]) -> TokenRows:
-    flat = np.fromiter((token for row in ids for token in row), dtype=np.int32)
+def _pack(ids: list[NDArray[np.int32]], first_target: list[int], document: Sequence[int]) -> TokenRows:
+    flat = np.concatenate([np.zeros(0, dtype=np.int32), *ids])
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
     return TokenRows(flat, offsets, np.asarray(first_target, np.int64), np.asarray(document, np.int64))
 

@@ -32,10 +32,13 @@ class Toy(Task):
 
     Parameters
     ----------
-    dimension : d.
+    clients : number of clients.
+    dimension : d, the features of a row.
     samples_per_client : rows of each client; with ``ragged`` uniform on 1 ... 2 x this - 1, so the same on average.
     heterogeneity : h, how far the clients' own optima spread.
-    noise : s.
+    noise : s, standard deviation of the noise in the targets.
+    ragged : clients hold different numbers of rows.
+    batch_size : rows of a local step.
     """
 
     clients: Count = 20

@@ -31,6 +31,8 @@ class Clip(Transform):
 
     norm: Positive = 1.0
 
+    cite: ClassVar[str] = "McMahan et al., Learning Differentially Private Recurrent Language Models, ICLR 2018"
+
     additive: ClassVar[bool] = True
 
     def encode(self, values: Tensors, keys: Sequence[Key]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

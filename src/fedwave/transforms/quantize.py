@@ -36,6 +36,10 @@ class Quantize(Transform):
     bits: Literal[2, 4, 8] = 8
     scale: Literal["max", "l2"] = "max"
 
+    cite: ClassVar[str] = (
+        "Alistarh et al., QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding, NeurIPS 2017"
+    )
+
     final: ClassVar[bool] = True
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fedwave.core.config import Fraction
 from fedwave.core.keys import Key
@@ -34,6 +34,8 @@ class TopK(Transform):
 
     fraction: Fraction = 0.1
     error_feedback: bool = True
+
+    cite: ClassVar[str] = "Stich, Cordonnier & Jaggi, Sparsified SGD with Memory, NeurIPS 2018"
 
     @property
     def stateful(self) -> bool:

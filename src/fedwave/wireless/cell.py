@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -36,9 +36,12 @@ class Cell(Network):
     Parameters
     ----------
     scenario : "UMa", "UMi", "RMa", "InH"; sets the defaults of the fields that are ``None`` (see ``explain()``).
+    carrier_ghz : carrier frequency.
     bandwidth_mhz, subcarrier_khz : an FR1 channel of TS 38.101-1 Table 5.3.2-1.
     scheduler, uplink : who sends when, and how; the scheduler also shares the downlink.
     radius_m, min_distance_m : the cell that clients are placed in (default: inter-site distance / sqrt 3).
+    h_bs_m, h_ut_m : antenna heights of the site and of the users.
+    gnb_power_dbm : transmit power of the site, over the whole carrier.
     indoor_share, o2i_model : clients behind a wall, and which (TR 38.901 Table 7.4.3-2).
     budget, energy : tables with a source per entry.
     """
@@ -58,6 +61,8 @@ class Cell(Network):
     o2i_model: Literal["low", "high"] = "low"
     budget: LinkBudget = field(default_factory=LinkBudget)
     energy: RadioEnergy = field(default_factory=RadioEnergy)
+
+    cite: ClassVar[str] = "3GPP TR 38.901 (propagation), TS 38.214 and TS 38.306 (rates)"
 
     def __post_init__(self) -> None:
         """Refuse grids that 3GPP does not have, and cells without an inside."""

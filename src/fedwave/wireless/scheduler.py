@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -57,6 +58,8 @@ class Scheduler(ABC):
 class RoundRobin(Scheduler):
     """Equal resource blocks for every active transfer at every instant (processor sharing)."""
 
+    cite: ClassVar[str] = "Kleinrock, Time-shared Systems: A Theoretical Treatment, JACM 14(2), 1967"
+
     def weights(self, ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Floats:
         """One each."""
         return np.ones(len(bits))
@@ -76,6 +79,11 @@ class EqualFinish(Scheduler):
     ``T`` lies past the deadline, as many transfers as can be in time are kept, those that need the fewest blocks first,
     and the others wait for what is left: otherwise all would be late together.
     """
+
+    cite: ClassVar[str] = (
+        "Shi et al., Joint Device Scheduling and Resource Allocation for Latency Constrained Wireless Federated "
+        "Learning, IEEE TWC 2021"
+    )
 
     def weights(self, ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Floats:
         """Blocks per transfer in the min-max solution of those that can be in time."""

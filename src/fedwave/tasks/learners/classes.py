@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedwave.core.types import Ints, Spec
 from fedwave.tasks.learner import Batch, Learner
-from fedwave.tasks.learners.store import Tokens, Vectors
+from fedwave.tasks.learners.store import Store
 from fedwave.tasks.task import Division
 
 Base = list[dict[str, tuple[Tensor, Tensor]]]
@@ -32,7 +32,7 @@ class ClassLearner(Learner):
         model: nn.Module,
         leaf_paths: dict[str, str],
         initial: dict[str, Tensor],
-        store: Vectors | Tokens,
+        store: Store,
         labels: Ints,
         division: Division,
         eval_rows: Ints,

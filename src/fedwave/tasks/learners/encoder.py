@@ -1,10 +1,11 @@
-"""The learner of text classification: an encoder with a head, or the head alone over cached features."""
+"""Classification by a pretrained encoder with a head, or by the head alone over kept features; the learner of texts."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedwave.core.keys import Key
+from fedwave.core.types import Ints, Spec
 from fedwave.models import sources
 from fedwave.tasks.adapters import Full, Lora
 from fedwave.tasks.learner import Learner
 from fedwave.tasks.learners.classes import Base, ClassLearner
 from fedwave.tasks.learners.pretrained import Prepared, load, peft_layout, whole, with_lora, write_lora, write_whole
-from fedwave.tasks.learners.store import Tokens, Vectors
+from fedwave.tasks.learners.store import Store, Tokens, Vectors
 from fedwave.tasks.learners.weights import adopt, linear, write_weights
-from fedwave.tasks.task import Progress
-from fedwave.tasks.text import class_indices
+from fedwave.tasks.partitions import class_indices
+from fedwave.tasks.pretrained import Pretrained
+from fedwave.tasks.task import Division, Progress
 from fedwave.tasks.tokens import Tokenizer, join, text_rows
 
 if TYPE_CHECKING:
@@ -50,56 +53,101 @@ class Pooled(nn.Module):
 class Classifier(nn.Module):
     """Pooled encoder and linear head."""
 
-    def __init__(self, pooled: Pooled, head: nn.Linear) -> None:
+    def __init__(self, pooled: nn.Module, head: nn.Linear) -> None:
         super().__init__()
         self.pooled, self.head = pooled, head
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """Logits ``[n, classes]``."""
-        return self.head(self.pooled(input_ids, attention_mask))
+        return self.head(self.pooled(*inputs))
+
+
+class Rows(NamedTuple):
+    """The rows of a task, training rows first and then ``held_out`` others, with their classes and owners."""
+
+    store: Store
+    labels: Ints
+    held_out: int
+    division: Division
 
 
 def classifier(task: TextClassification, seed: int, public: int, progress: Progress | None) -> Learner:
-    """Learner of ``task``; with the ``head`` adapter the encoder runs over all rows now and is then let go."""
+    """Learner of a text ``task``."""
     from transformers import AutoModel
 
-    folder, spec = sources.resolve(task.model), task.spec()
+    folder = sources.resolve(task.model)
     tok = Tokenizer(folder)
     train, held = task.tables()
     classes = task.classes(train, held)
-    rows = join(*(text_rows(tok, task.form(table), most=task.max_tokens) for table in (train, held)))
-    tokens = Tokens(rows.flat, rows.offsets, tok.pad)
+    both = (train, held)
+    tokens = join(*(text_rows(tok, task.form(table), most=task.max_tokens, progress=progress) for table in both))
     encoder: Any = load(AutoModel, folder, torch.float32)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # the pre-training head of BERT and kin; nothing here reads it
-    pooled = Pooled(encoder, pooling=task.pooling, normalize=task.normalize).eval().requires_grad_(False)
+    pooled = Pooled(encoder, pooling=task.pooling, normalize=task.normalize)
+
+    def describe(to: Path) -> None:
+        how = {"classes": classes, "pooling": task.pooling, "normalize": task.normalize, "model": task.model}
+        (to / "head.json").write_text(json.dumps(how, indent=1) + "\n", encoding="utf-8")
+
+    rows = Rows(
+        store=Tokens(tokens.flat, tokens.offsets, tok.pad),
+        labels=np.concatenate([class_indices(table.labels(task.label_field), classes) for table in both]),
+        held_out=len(held),
+        division=task.division(train, classes, seed, public),
+    )
+    return encoder_learner(
+        task.spec(), task.pretrained, folder, encoder, pooled, rows, seed=seed, describe=describe, progress=progress
+    )
+
+
+def encoder_learner(
+    spec: Spec,
+    pretrained: Pretrained,
+    folder: Path,
+    encoder: nn.Module,
+    pooled: nn.Module,
+    rows: Rows,
+    *,
+    seed: int,
+    describe: Callable[[Path], None],
+    progress: Progress | None,
+) -> Learner:
+    """A linear head, started at zero, over a pretrained encoder; with the ``head`` adapter over its kept outputs.
+
+    Parameters
+    ----------
+    pooled : holds ``encoder`` under that name and turns what ``rows.store`` gathers into one vector a row. With the
+        ``head`` adapter it runs over all rows now and is then let go.
+    describe : writes beside an exported head what is needed to use it.
+    """
+    pooled = pooled.eval().requires_grad_(False)
     head_leaves = {name: torch.zeros(spec.trainable[name].shape) for name in ("head.weight", "head.bias")}
-    head = linear(spec.trainable["head.weight"].shape[1], len(classes))
-    store: Tokens | Vectors = tokens
-    model: nn.Module = head
-    layout, config = peft_layout(encoder), encoder.config
-    if isinstance(task.adapter, (Lora, Full)):
-        found = with_lora(encoder, spec, Key(seed)) if isinstance(task.adapter, Lora) else whole(encoder)
+    head, store = linear(*reversed(spec.trainable["head.weight"].shape)), rows.store
+    layout, config, adapter = peft_layout(encoder), encoder.config, pretrained.adapter
+    if isinstance(adapter, (Lora, Full)):
+        found = with_lora(encoder, spec, Key(seed)) if isinstance(adapter, Lora) else whole(encoder)
         prepared = _under(found, "pooled.encoder.")
         paths = prepared.leaf_paths | {name: name for name in head_leaves}
         initial, base_paths = prepared.initial | head_leaves, prepared.base_paths
-        model = Classifier(pooled, head)
+        model: nn.Module = Classifier(pooled, head)
     else:
-        store = Vectors(features(pooled, tokens, len(rows), progress))
+        store = Vectors(features(pooled, rows.store, len(rows.labels), progress))
         paths, base_paths, initial = {name: name.removeprefix("head.") for name in head_leaves}, {}, head_leaves
+        model = head
     adopt(model, paths, initial)
 
     def export(to: Path, params: dict[str, Tensor], base: Base) -> None:
         body = {name: value for name, value in params.items() if name not in head_leaves}
         write_weights(to, {name: params[name] for name in head_leaves}, "head.safetensors")
-        how = {"classes": classes, "pooling": task.pooling, "normalize": task.normalize, "model": task.model}
-        (to / "head.json").write_text(json.dumps(how, indent=1) + "\n", encoding="utf-8")
-        if isinstance(task.adapter, Lora):
-            names = {"task_type": "FEATURE_EXTRACTION", "targets": task.peft_targets(), "model_name": task.model}
-            write_lora(to, body, base, spec=spec, layout=layout, **names)
+        describe(to)
+        if isinstance(adapter, Lora):
+            names = {"task_type": "FEATURE_EXTRACTION", "targets": pretrained.peft_targets()}
+            write_lora(to, body, base, spec=spec, layout=layout, model_name=pretrained.name, **names)
         elif body:
             write_whole(to, body, config, folder)
 
+    trained = len(rows.labels) - rows.held_out
     return ClassLearner(
         spec,
         model=model,
@@ -107,9 +155,9 @@ def classifier(task: TextClassification, seed: int, public: int, progress: Progr
         base_paths=base_paths,
         initial=initial,
         store=store,
-        labels=np.concatenate([class_indices(table.labels(task.label_field), classes) for table in (train, held)]),
-        division=task.division(train, classes, seed, public),
-        eval_rows=np.arange(len(train), len(train) + len(held)),
+        labels=rows.labels,
+        division=rows.division,
+        eval_rows=np.arange(trained, len(rows.labels)),
         exporter=export,
     )
 
@@ -120,15 +168,15 @@ def _under(prepared: Prepared, prefix: str) -> Prepared:
     return Prepared(leaf, base, prepared.initial)
 
 
-def features(pooled: Pooled, tokens: Tokens, rows: int, progress: Progress | None = None) -> Tensor:
+def features(pooled: nn.Module, store: Store, rows: int, progress: Progress | None = None) -> Tensor:
     """Pooled output of every row, ``[rows, d]``, without gradients, rows of like length together."""
-    order = np.argsort(tokens.lengths(np.arange(rows)), kind="stable")
+    order = np.argsort(store.lengths(np.arange(rows)), kind="stable")
     device = next(pooled.parameters()).device
     found: Tensor | None = None
     with torch.no_grad():
         for start in range(0, rows, FEATURE_BATCH):
             index = order[start : start + FEATURE_BATCH]
-            value = pooled(**tokens.gather(index, device)).cpu()
+            value = pooled(**store.gather(index, device)).cpu()
             found = torch.empty(rows, value.shape[1]) if found is None else found
             found[torch.as_tensor(index)] = value
             if progress is not None:

@@ -20,6 +20,7 @@ from fedwave.tasks.learner import Batch, Learner
 from fedwave.tasks.learners.pretrained import load, peft_layout, whole, with_lora, write_lora, write_whole
 from fedwave.tasks.learners.store import Tokens
 from fedwave.tasks.learners.weights import adopt
+from fedwave.tasks.task import Progress
 from fedwave.tasks.tokens import Tokenizer, join
 
 if TYPE_CHECKING:
@@ -37,13 +38,11 @@ class LanguageLearner(Learner):
 
     eval_batch = 16
 
-    def __init__(self, task: CausalLM, seed: int, public: int) -> None:
+    def __init__(self, task: CausalLM, seed: int, public: int, progress: Progress | None = None) -> None:
         from transformers import AutoModelForCausalLM
 
         folder = sources.resolve(task.model)
-        tok = Tokenizer(folder)
-        train, held = task.tables()
-        rows, held_rows = task.rows(tok, train), task.rows(tok, held)
+        (train, _), (rows, held_rows) = task.tables(), task.token_rows(folder, progress)
         self._task, self._folder, self.spec = task, folder, task.spec()
         frozen = isinstance(task.adapter, Lora)
         dtype = getattr(torch, task.dtype) if frozen else torch.float32
@@ -59,7 +58,7 @@ class LanguageLearner(Learner):
         self.eval_rows = np.arange(len(rows), len(rows) + len(held_rows))
         self.dropped = len(train) - len(np.unique(rows.document))
         both = join(rows, held_rows)
-        self._store = Tokens(both.flat, both.offsets, tok.pad)
+        self._store = Tokens(both.flat, both.offsets, Tokenizer(folder).pad)
         self._first = np.append(both.first_target, 0)
 
     def lengths(self, rows: Ints) -> Ints:
@@ -132,7 +131,7 @@ class LanguageLearner(Learner):
             base or [],
             spec=self.spec,
             task_type="CAUSAL_LM",
-            targets=task.peft_targets(),
+            targets=task.pretrained.peft_targets(),
             model_name=task.model,
             layout=self._peft_layout,
         )

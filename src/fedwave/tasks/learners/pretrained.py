@@ -16,7 +16,8 @@ from fedwave.core.types import Spec
 from fedwave.tasks.learners.classes import Base
 from fedwave.tasks.learners.weights import uniform, write_weights
 
-_CARRIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+_CARRIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+            "preprocessor_config.json")  # fmt: skip
 
 
 class Prepared(NamedTuple):

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedwave.core.types import Ints
+
+
+class Store(Protocol):
+    """What a model is fed: ``names`` are the keys of :meth:`gather`, in the order of the model's arguments."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Keys of :meth:`gather`."""
+        ...
+
+    def gather(self, rows: Ints, device: torch.device) -> dict[str, Tensor]:
+        """Tensors of the given rows."""
+        ...
+
+    def lengths(self, rows: Ints) -> Ints:
+        """Tokens of each row; 1 where rows have no length."""
+        ...
 
 
 class Vectors:
