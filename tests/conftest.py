@@ -30,6 +30,7 @@ def fedwave_(here, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["fedwave", *map(str, arguments)])
         with warnings.catch_warnings(), pytest.raises(SystemExit) as end:
             warnings.simplefilter("always", UserWarning)
+            capsys.readouterr()  # what came before is not the command's
             cli.main()
         out, err = capsys.readouterr()
         return end.value.code or 0, out, err

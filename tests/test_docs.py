@@ -177,9 +177,9 @@ def test_types_ranges_and_defaults(extension):
     reference = extension("job_reference")
     toy = {key.name: key for key in reference.keys(Toy)}
     cell = {key.name: key for key in reference.keys(Cell)}
-    assert (toy["batch_size"].type, toy["batch_size"].default) == ("integer, ≥ 1", "`8`")
+    assert (toy["batch_size"].type, toy["batch_size"].default) == ("integer, ≥\u00a01", "`8`")
     assert cell["o2i_model"].type == '`"low"`, `"high"`'
-    assert (cell["radius_m"].type, cell["radius_m"].default) == ("number, > 0", "–")
+    assert (cell["radius_m"].type, cell["radius_m"].default) == ("number, >\u00a00", "–")
     assert cell["scheduler"].type == "[scheduler](#job-scheduler)"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import job_reference
-from docstrings import restructured
+from docstrings import restructured, sections
 
 from fedwave import listing
 from fedwave.core.types import STATUSES, RoundRecord
@@ -78,6 +78,7 @@ def generate(folder: Path) -> None:
         "link_budget.md": link_budget(),
         "energy.md": _markdown_table(("entry", "default", "unit", "source"), RadioEnergy().rows()),
         "devices.md": devices(),
+        "cell.md": quoted(Cell),
         "rounds.md": rounds(),
         "clients.md": clients(),
         "lists.md": lists(),
@@ -95,6 +96,12 @@ def link_budget() -> str:
     energy = {name for name, *_ in RadioEnergy().rows()}
     rows = [row for row in Cell().explain() if row[0] not in energy]
     return _markdown_table(("entry", "default", "unit", "source"), rows)
+
+
+def quoted(cls: type) -> str:
+    """The prose of a class's docstring as a block quote."""
+    prose = job_reference.markdown("\n".join(sections(cls.__doc__ or "")[""]))
+    return "\n".join(f"> {line}".rstrip() for line in prose.split("\n")) + "\n"
 
 
 def devices() -> str:

@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 from docstrings import parameters
@@ -16,7 +16,7 @@ from fedwave.core import config, registry
 from fedwave.experiment import Experiment
 
 _PLAIN = {int: "integer", float: "number", str: "text", bool: "`true` or `false`"}
-_BOUNDS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}"}
+_BOUNDS = {"gt": ">\u00a0{}", "ge": "≥\u00a0{}", "lt": "<\u00a0{}", "le": "≤\u00a0{}"}
 _MOST = 2**31 - 1  # a guard against slips, not a range worth printing
 
 
@@ -146,7 +146,7 @@ def _nested() -> list[type]:
 
 
 def _dataclasses_in(hint: Any) -> Iterator[type]:
-    if any(isinstance(m, config._Part) for m in getattr(hint, "__metadata__", ())):
+    if any(isinstance(m, config._Part) for m in getattr(hint, "__metadata__", ())) or _is_callable(hint):
         return
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         yield hint
@@ -176,7 +176,8 @@ def _type(hint: Any) -> str:
         bounds = [_bound(m) for mark in marks for m in getattr(mark, "metadata", ())]
         return ", ".join([_type(inner), *filter(None, bounds)])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_type(arm) for arm in typing.get_args(hint) if arm is not type(None))
+        arms = [arm for arm in typing.get_args(hint) if arm is not type(None) and not _is_callable(arm)]
+        return " or ".join(map(_type, arms))
     if typing.get_origin(hint) is Literal:
         return ", ".join(f"`{_toml(value)}`" for value in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
@@ -185,7 +186,14 @@ def _type(hint: Any) -> str:
         return f"table of {_type(typing.get_args(hint)[1])}"
     if dataclasses.is_dataclass(hint):
         return f"[table](#job-{hint.__name__.lower()})"
+    if hint is Any:
+        return "anything"
     return _PLAIN.get(hint, str(getattr(hint, "__name__", hint)))
+
+
+def _is_callable(hint: Any) -> bool:
+    """A function, which Python can give and a job file cannot."""
+    return typing.get_origin(hint) is Callable
 
 
 def _bound(mark: Any) -> str:

@@ -209,6 +209,9 @@ def _invoke() -> int:
     except BrokenPipeError:  # the reader has gone; nothing more may be written, at exit neither
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk or a read-only folder outside the run folder
+        where = f"{error.filename}: " if error.filename else ""
+        sentence, code = f"{where}{error.strerror or error}", 2
     print(f"fedwave: {' '.join(sentence.split())}", file=sys.stderr)
     return code
 

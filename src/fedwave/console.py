@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedwave.federation.checks import Notes
+from fedwave.results.files import DiskError
 from fedwave.results.format import MISSING, data, duration, si
 from fedwave.results.table import COLUMNS, cells, metrics
 
@@ -47,24 +49,36 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
 def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
     """Build a simulation and play it with a progress bar and a line per round; a stop saves and raises."""
+    from fedwave.models import sources
+
     with _bar(quiet) as bar, stopping() as stop:
-        simulation = make(bar.part("preparing"))
+        with sources.telling(bar.say):
+            simulation = make(bar.part("preparing"))
         bar.rounds(simulation.setting.rounds, simulation.world.round, simulation.initial)
-        notes = Notes()
-        for record in simulation.stream():
-            for text in notes.take(record.to_dict()):
-                warnings.warn(text, stacklevel=2)
-            bar.round_done(record.to_dict())
-            if stop() and not simulation.finished:
-                simulation.checkpoint()
-                folder = simulation.folder.path if simulation.folder else ""
-                print(
-                    f"fedwave: stopped after round {record.round}; continue: fedwave run --resume {folder}",
-                    file=sys.stderr,
-                )
-                raise Stopped
-        simulation.report()
+        folder = simulation.folder.path if simulation.folder else ""
+        try:
+            _rounds(simulation, bar, stop)
+            simulation.report()
+        except DiskError as error:
+            raise DiskError(f"{error}; nothing is lost: fedwave run --resume {folder} goes on from there") from error
         return simulation.result()
+
+
+def _rounds(simulation: Simulation, bar: _Bar, stop: Callable[[], bool]) -> None:
+    """Play what is left: a line per round, notes where something is new, the end where it is asked for."""
+    notes = Notes()
+    for record in simulation.stream():
+        for text in notes.take(record.to_dict()):
+            warnings.warn(text, stacklevel=2)
+        bar.round_done(record.to_dict())
+        if stop() and not simulation.finished:
+            simulation.checkpoint()
+            folder = simulation.folder.path if simulation.folder else ""
+            print(
+                f"fedwave: stopped after round {record.round}; continue: fedwave run --resume {folder}",
+                file=sys.stderr,
+            )
+            raise Stopped
 
 
 class _Bar:
@@ -128,6 +142,7 @@ def _line(texts: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _bar(quiet: bool) -> Iterator[_Bar]:
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # they would run into this one, or into a log
     if quiet or not sys.stderr.isatty():
         yield _Bar(None, quiet)
         return
@@ -142,7 +157,9 @@ def _bar(quiet: bool) -> Iterator[_Bar]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as progress:
+    # The end is estimated from the whole run: within Rich's default of 30 s a large model plays not even one round.
+    console, forever_s = Console(stderr=True), 1e9
+    with RichProgress(*columns, console=console, transient=True, speed_estimate_period=forever_s) as progress:
         yield _Bar(progress, quiet)
 
 
@@ -162,6 +179,7 @@ def fetch(name: str, *, quiet: bool = False) -> Path:
     from fedwave.models import sources
 
     with _bar(quiet) as bar:
+        bar.part(f"fetching {name}")
         return sources.fetch(name, progress=bar.say)
 
 

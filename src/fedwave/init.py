@@ -15,7 +15,7 @@ from fedwave.tasks.data import Table, read
 
 TASKS = ("images", "toy", "text-classification", "causal-lm")
 _BUILT_IN = {
-    "images": '"digits"                  # scikit-learn\'s 8 x 8 digits, or an .npz file with arrays x and y',
+    "images": '"digits"                  # 8 x 8 digits of scikit-learn; or an .npz file, a folder, a hub id',
     "text-classification": '"chatterbot"              # a .jsonl, .json, .csv or .parquet file, or a hub id',
     "causal-lm": '"chatterbot"              # a file of rows with prompt and response, or text; or a hub id',
 }

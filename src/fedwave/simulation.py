@@ -19,7 +19,8 @@ from fedwave.core.types import RoundRecord, World
 from fedwave.experiment import Experiment
 from fedwave.federation import sync
 from fedwave.federation.checks import check_memory
-from fedwave.results import client_log
+from fedwave.results import client_log, memory_store
+from fedwave.results.files import disk
 from fedwave.results.memory_store import MemoryStore
 from fedwave.results.run_folder import RunFolder
 from fedwave.results.sinks.sink import Sinks, Target
@@ -89,7 +90,7 @@ class Simulation:
         Raises :class:`BadInput` where a part of the job is wrong or absent, :class:`Infeasible` where no device can hold
         the training.
         """
-        setting = _ready(experiment)
+        setting = _ready(experiment, progress)
         folder = RunFolder(out).free() if out is not None else None
         session = build_session(experiment, setting, progress)
         if folder:  # not before the job is known to build
@@ -106,9 +107,9 @@ class Simulation:
         """Go on with the run in folder ``out`` from its newest whole checkpoint. Raises :class:`BadInput`."""
         folder = RunFolder(out).open()
         experiment = Experiment.load(folder.experiment)
-        setting = _ready(experiment)
+        setting = _ready(experiment, progress)
         session = build_session(experiment, setting, progress)
-        found = folder.latest()
+        found = folder.latest(lambda checkpoint: _check_files(folder.path, checkpoint.meta))
         folder.truncate_log(found)
         client_log.truncate(folder.path, found.meta.get("clients_bytes", 0) if found else 0)
         store = MemoryStore(folder.path / "memory", session.memory_leaves)
@@ -164,7 +165,11 @@ class Simulation:
         if self.folder is None or self._saved[0] == self.world.round:
             return
         self.store.flush(self.world.round)
-        meta = {"initial": self.initial, "clients_bytes": client_log.saved_bytes(self.folder.path)}
+        meta = {
+            "initial": self.initial,
+            "clients_bytes": client_log.saved_bytes(self.folder.path),
+            "memory": self.store.segments(),
+        }
         self.folder.checkpoint(self.world.round, self.state, _arrays(self.world), meta)
         self.store.retain(self.folder.kept())
         self._saved = (self.world.round, time.monotonic())
@@ -174,7 +179,8 @@ class Simulation:
         assert self.folder is not None
         target = self.folder.path / ("adapter" if self.setting.spec.max_rank else "model")
         params, base = self.setting.method.model(self.state)
-        self.session.learner.export(target, params, base)
+        with disk(target):
+            self.session.learner.export(target, params, base)
         return target
 
     def report(self) -> None:
@@ -239,7 +245,7 @@ def build_session(
     return experiment.engine.start(setting.method, learner, up=setting.codec.up, batch_size=setting.batch_size)
 
 
-def _ready(experiment: Experiment) -> Setting:
+def _ready(experiment: Experiment, progress: Callable[[int, int], None] | None = None) -> Setting:
     """The setting, once all that a run needs is known to be here and to fit."""
     for sink in experiment.sink:
         sink.check()
@@ -264,6 +270,12 @@ def environment(setting: Setting) -> dict[str, Any]:
         "packages": versions,
         "assumptions": setting.spec.assumptions,
     }
+
+
+def _check_files(folder: Path, meta: dict[str, Any]) -> None:
+    """Raise ValueError where files that a checkpoint builds on are not what they were."""
+    client_log.check(folder, meta["clients_bytes"])
+    memory_store.check(folder / "memory", meta["memory"])
 
 
 def _same_samples(built: Any, planned: Any) -> None:

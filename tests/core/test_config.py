@@ -125,7 +125,7 @@ def test_every_class_round_trips(kind, name):
     if field is None:
         return
     value = built if kind == field else config.build(field, {"name": "cell", kind: config.dump(built)})
-    parts = {"transform": [value]} if kind == "transform" else {field: value}
+    parts = {field: [value] if kind in ("transform", "sink") else value}
     experiment = Experiment.parse({**job(), **parts})
     text = experiment.to_toml()
     again = Experiment.parse(tomllib.loads(text))

@@ -84,20 +84,89 @@ def test_hub_without_datasets_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -
         load(Source(), "org/name")
 
 
-def test_hub_sets_bring_class_names_and_their_own_test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Rows(dict[str, list[Any]]):
-        features = {"text": object(), "label": SimpleNamespace(names=["no", "yes"])}
+class Rows(dict[str, list[Any]]):
+    """A split as ``datasets`` gives it, downloaded: columns by name, ``[i]`` a row, and features."""
 
-        def __len__(self) -> int:
-            return len(self["text"])
+    features = {"text": object(), "label": SimpleNamespace(names=["no", "yes"])}
 
-    fake = ModuleType("datasets")
-    rows = {"train": Rows(text=["a", "b"], label=[1, 0]), "test": Rows(text=["c"], label=[1])}
-    fake.load_dataset = lambda name: rows  # type: ignore[attr-defined]
+    def __len__(self) -> int:
+        return len(self["text"])
+
+
+class Streamed:
+    """A split as ``datasets`` streams it: an iterator of rows that counts how far it was read."""
+
+    def __init__(self, features: dict[str, Any] | None) -> None:
+        self.features, self.read = features, 0
+
+    def __iter__(self) -> Any:
+        while True:
+            self.read += 1
+            yield {"text": f"row {self.read}", "label": self.read % 2}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A fake ``datasets``: what ``load_dataset`` was called with, and the splits that it gives."""
+    fake, seen = ModuleType("datasets"), {"calls": [], "splits": {}, "streams": {}}
+
+    def load_dataset(*names: str, **options: Any) -> Any:
+        seen["calls"].append((names, options))
+        if names[0] == "org/none":
+            raise RuntimeError("404")
+        return seen["streams" if options.get("streaming") else "splits"]
+
+    fake.load_dataset = load_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", fake)
+    return seen
+
+
+def test_hub_sets_bring_class_names_and_their_own_test_rows(hub: dict[str, Any]) -> None:
+    hub["splits"] = {"train": Rows(text=["a", "b"], label=[1, 0]), "test": Rows(text=["c"], label=[1])}
     train, held = load(Source(), "org/name")
     assert train.columns["label"] == ["yes", "no"]
     assert held is not None and held.columns == {"text": ["c"], "label": ["yes"]}
+    assert hub["calls"] == [(("org/name",), {})]
+
+
+def test_hub_sets_have_configurations_and_splits(hub: dict[str, Any]) -> None:
+    one = Rows(text=["a"], label=[1])
+    hub["splits"] = {"train": one, "dev": Rows(text=["b", "c"], label=[0, -1])}
+    train, held = load(Source(eval_split="dev"), "org/name:small")
+    assert hub["calls"] == [(("org/name", "small"), {})]
+    assert train.source == "org/name:small (train)" and held is not None
+    assert held.columns["label"] == ["no", None]  # -1 marks a row without label
+    with pytest.raises(BadInput, match=r"org/name:small \(dev\), row 2: 'label' must be a string or integer, got None"):
+        held.labels("label")
+    assert load(Source(train_split="dev"), "org/name")[1] is None
+    with pytest.raises(BadInput, match=r"data 'org/name' has no split 'extra' \(it has: train, dev\)"):
+        load(Source(eval_split="extra"), "org/name")
+    with pytest.raises(BadInput, match=r"data 'org/none' cannot be loaded from the hub \(404\); save it as a file"):
+        load(Source(), "org/none")
+
+
+@pytest.mark.parametrize("features", [Rows.features, None])
+def test_what_does_not_fit_is_streamed(hub: dict[str, Any], features: dict[str, Any] | None) -> None:
+    hub["streams"] = {"train": Streamed(features), "validation": Streamed(features)}
+    told: list[tuple[int, int]] = []
+    train, held = load(Source(stream_rows=5), "org/huge:all", lambda done, total: told.append((done, total)))
+    assert hub["calls"] == [(("org/huge", "all"), {"streaming": True})]
+    assert hub["streams"]["train"].read == 5 and len(train) == 5 and held is not None and len(held) == 5
+    assert train.columns["text"][0] == "row 1"
+    assert train.columns["label"][:2] == (["yes", "no"] if features else [1, 0])
+    assert (5, 5) in told
+
+
+def test_the_first_rows_of_a_file_are_read_without_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\nnot reached\n')
+    assert load(Source(stream_rows=2), str(path))[0].columns == {"text": ["a", "b"]}
+    with pytest.raises(BadInput, match="line 3 is not JSON"):
+        load(Source(stream_rows=3), str(path))
+    csv = tmp_path / "rows.csv"
+    csv.write_text("text,label\na,b\nc\n")
+    assert len(read(csv, 1)) == 1
+    assert len(load(Source(stream_rows=7), "chatterbot")[0]) == 7
 
 
 @settings(max_examples=50, deadline=None)

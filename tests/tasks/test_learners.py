@@ -188,15 +188,17 @@ def test_families_with_scaled_logits_get_their_own(tmp_path: Path, dialogues: Pa
     torch.testing.assert_close(learner.row_losses(batch)[0][0], expected)
 
 
-def test_planning_imports_no_torch(llama: Path, bert: Path, dialogues: Path, labelled: Path) -> None:
+def test_planning_imports_no_torch(llama: Path, bert: Path, vit: Path, dialogues: Path, labelled: Path) -> None:
     code = f"""
 import sys
 from fedwave.core import config, registry
 for name in registry.names("task"):
-    config.build("task", name)
+    if name != "custom":  # its factory is the user's own module
+        config.build("task", name)
 lm = {{"name": "causal-lm", "model": {str(llama)!r}, "data": {str(dialogues)!r}, "partition": "iid"}}
 text = {{"name": "text-classification", "model": {str(bert)!r}, "data": {str(labelled)!r}}}
-for table in (lm, text, {{"name": "images"}}, {{"name": "toy"}}):
+image = {{"name": "images", "model": {str(vit)!r}, "adapter": "lora"}}
+for table in (lm, text, image, {{"name": "images"}}, {{"name": "images", "model": "cnn"}}, {{"name": "toy"}}):
     task = config.build("task", table)
     task.spec(), task.samples(0)
 assert "torch" not in sys.modules and "transformers" not in sys.modules

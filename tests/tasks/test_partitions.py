@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedwave.core import config
+from fedwave.core import config, registry
 from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
-from fedwave.tasks.partitions import IID, Column, Dirichlet, Partition, Shards
+from fedwave.tasks.partitions import IID, Column, Dirichlet, Feature, Partition, Quantity, Shards
 from fedwave.tasks.task import divide
 
 CLASSES = 7
@@ -22,7 +22,10 @@ def labels_of(rows: int, seed: int) -> np.ndarray:
 
 def split(partition: Partition, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     labels = labels_of(rows, seed)
-    columns = {"topic": [f"t{value}" for value in labels]}
+    columns = {
+        "topic": [f"t{value}" for value in labels],
+        "loudness": Key(seed).uniform(np.arange(rows))[:, 0].tolist(),
+    }
     return partition.split(rows, labels=labels, columns=columns, key=Key(seed))
 
 
@@ -32,6 +35,8 @@ def split(partition: Partition, rows: int, seed: int) -> tuple[np.ndarray, np.nd
         st.builds(IID, clients=st.integers(1, 40)),
         st.builds(Dirichlet, alpha=st.floats(0.01, 100), clients=st.integers(1, 20), min_samples=st.integers(1, 6)),
         st.builds(Shards, clients=st.integers(1, 20), shards_per_client=st.integers(1, 4)),
+        st.builds(Quantity, alpha=st.floats(0.01, 100), clients=st.integers(1, 20), min_samples=st.integers(1, 6)),
+        st.builds(Feature, st.sampled_from(["topic", "loudness"]), clients=st.integers(1, 40)),
         st.just(Column("topic")),
     ),
     rows=st.integers(120, 400),
@@ -93,6 +98,38 @@ def test_topping_up_takes_from_the_largest_clients_only() -> None:
     assert sorted(sizes) == [3] * 7 + [79]
 
 
+def test_quantity_shares_have_the_variance_of_a_dirichlet_and_labels_stay_mixed() -> None:
+    # A client's share is Beta(alpha, (N - 1) alpha): mean 1/N, variance (N - 1) / (N^2 (N alpha + 1)).
+    clients, alpha, rows = 10, 0.5, 5000
+    shares = [
+        np.diff(Quantity(alpha=alpha, clients=clients).split(rows, labels=None, columns={}, key=Key(seed))[1]) / rows
+        for seed in range(300)
+    ]
+    assert np.var(shares) == pytest.approx((clients - 1) / (clients**2 * (clients * alpha + 1)), rel=0.1)
+    labels = labels_of(rows, 0)
+    order, offsets = Quantity(alpha=alpha, clients=clients).split(rows, labels=labels, columns={}, key=Key(0))
+    largest = int(np.argmax(np.diff(offsets)))
+    mine = np.bincount(labels[order[offsets[largest] : offsets[largest + 1]]], minlength=CLASSES)
+    assert mine.max() / mine.sum() < 1.3 / CLASSES
+
+
+@pytest.mark.parametrize("values", [[3, 10, 1, 2, 30, 20], ["3", "10", "1", "2.0", "3e1", "20"]])
+def test_feature_shares_are_contiguous_in_size(values: list) -> None:
+    # By size: rows 2, 3 | 0, 1 | 5, 4.
+    order, offsets = Feature("f", clients=3).split(6, labels=None, columns={"f": values}, key=Key(0))
+    assert [sorted(order[a:b]) for a, b in zip(offsets, offsets[1:], strict=False)] == [[2, 3], [0, 1], [4, 5]]
+
+
+def test_feature_sorts_words_and_deals_equal_values_at_random() -> None:
+    order, offsets = Feature("f", clients=2).split(4, labels=None, columns={"f": ["b", "a", "b", "a"]}, key=Key(0))
+    assert sorted(order[:2]) == [1, 3] and offsets.tolist() == [0, 2, 4]
+    first = [
+        tuple(Feature("f", clients=2).split(8, labels=None, columns={"f": [1] * 8}, key=Key(seed))[0][:4])
+        for seed in range(5)
+    ]
+    assert len(set(first)) > 1
+
+
 def test_ten_thousand_clients() -> None:
     order, offsets = split(Dirichlet(alpha=0.1, clients=10_000, min_samples=2), 40_000, 0)
     assert len(offsets) == 10_001 and np.diff(offsets).min() >= 2 and len(np.unique(order)) == 40_000
@@ -109,7 +146,13 @@ def test_columns_are_clients_in_sorted_order() -> None:
         (IID(clients=9), "client 8 of 9 holds no data"),
         (Dirichlet(clients=5, min_samples=2), "need 10 rows, the data has 8: client 4 would go short"),
         (Shards(clients=5), "10 shards need as many rows, the data has 8"),
-        (Column("speaker"), "unknown column of the data 'speaker'.*known: topic"),
+        (
+            Quantity(clients=5, min_samples=2),
+            "partition quantity.*need 10 rows, the data has 8: client 4 would go short",
+        ),
+        (Feature("topic", clients=9), "partition feature: client [0-9] of 9 holds no data"),
+        (Feature("pitch"), "unknown column of the data 'pitch'.*known: loudness, topic"),
+        (Column("speaker"), "unknown column of the data 'speaker'.*known: loudness, topic"),
     ],
 )
 def test_clients_without_data_are_named(partition: Partition, message: str) -> None:
@@ -120,6 +163,8 @@ def test_clients_without_data_are_named(partition: Partition, message: str) -> N
 def test_label_skew_needs_labels_and_columns_need_values() -> None:
     with pytest.raises(BadInput, match="partition dirichlet needs labelled rows"):
         Dirichlet().split(50, labels=None, columns={}, key=Key(0))
+    with pytest.raises(BadInput, match="partition feature: row 0 has no 'f'"):
+        Feature("f").split(2, labels=None, columns={"f": [float("nan"), 1.0]}, key=Key(0))
     with pytest.raises(BadInput, match="row 1 has no 'who'"):
         Column("who").split(2, labels=None, columns={"who": ["a", None]}, key=Key(0))
 
@@ -135,7 +180,7 @@ def test_public_rows_are_taken_before_the_clients_and_follow_the_seed() -> None:
         divide(60, labels=None, columns={}, partition=IID(), seed=0, public=60)
 
 
-@pytest.mark.parametrize("name", ["iid", "dirichlet", "shards", "column"])
+@pytest.mark.parametrize("name", registry.names("partition"))
 def test_a_job_writes_and_reads_a_partition(name: str) -> None:
-    partition = config.build("partition", {"name": name})
+    partition = config.build("partition", {"name": name, **({"column": "f"} if name == "feature" else {})})
     assert config.build("partition", config.dump(partition)) == partition

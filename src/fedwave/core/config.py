@@ -174,6 +174,11 @@ def _located(error: BadInput, outer: tuple[str, ...], owner: type | None) -> Bad
     return (_LocatedRefusal if isinstance(error, Refused) else _Located)((*outer, *inner), reason)
 
 
+_PLAIN = {kind: "input should be a table" for kind in ("dataclass_type", "dict_type")} | {
+    "tuple_type": "input should be a list"
+}  # as TOML calls them
+
+
 def _explained(cls: type, error: ValidationError) -> BadInput:
     unexpected = ("unexpected_keyword_argument", "extra_forbidden")
     # A misspelt key may also be a missing one: the misspelling says more.
@@ -188,7 +193,7 @@ def _explained(cls: type, error: ValidationError) -> BadInput:
         return _located(cause, where, _inside(cls, where))
     if first["type"] == "missing":
         return _Located(where, "this key is missing and has no default")
-    message = first["msg"][:1].lower() + first["msg"][1:]
+    message = _PLAIN.get(first["type"]) or first["msg"][:1].lower() + first["msg"][1:]
     return _Located(where, f"{message}, got {_short(first['input'])}")
 
 

@@ -6,7 +6,7 @@ The rest of an ordinary Hugging Face, PEFT or torch model is untouched: rows of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -144,6 +144,43 @@ class Vmapped(nn.Module):
         return tree_map(lambda x: x.reshape(-1, *x.shape[2:]), out)
 
 
+class Looped(Vmapped):
+    """A module that ``vmap`` has no rule for, called for one client after another.
+
+    Recurrent layers keep the rows of their states in the second axis; all else has them in the first.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """``module_k(x_k)`` client by client. Raises :class:`Refused` where rows do not come first."""
+        k, module = self.stack.k, self._template[0]
+        if k > 1 and not module.batch_first:
+            raise Refused(
+                f"a {type(module).__name__} that is trained must have batch_first = True for clients to be stacked; "
+                "set it, or engine.max_clients = 1"
+            )
+        leaves, tree = tree_flatten((args, kwargs))
+        leaves[0] = self.stack.spread(leaves[0], f"a {type(module).__name__}")
+        rows, recurrent = leaves[0].shape[0], isinstance(module, nn.RNNBase)
+        states = [recurrent and number > 0 for number in range(len(leaves))]
+        split = [_chunks(x, k, int(state), rows) for x, state in zip(leaves, states, strict=True)]
+        found = []
+        for client in range(k):
+            own = {name: self.__dict__[_attribute(name)][client] for name in self._names}
+            inputs, options = tree_unflatten([x[client] for x in split], tree)
+            found.append(tree_flatten(torch.func.functional_call(module, own, inputs, options)))
+        joined = [
+            torch.cat(values, dim=int(recurrent and number > 0)) if isinstance(values[0], Tensor) else values[0]
+            for number, values in enumerate(zip(*(leaves for leaves, _ in found), strict=True))
+        ]
+        return tree_unflatten(joined, found[0][1])
+
+
+def _chunks(x: Any, k: int, axis: int, rows: int) -> Sequence[Any]:
+    """``x`` for each of ``k`` clients: its share of the rows, or all of it where it has none."""
+    apart = isinstance(x, Tensor) and x.dim() > axis and x.shape[axis] == rows
+    return x.chunk(k, axis) if apart else [x] * k
+
+
 def _attribute(name: str) -> str:
     return "leaf__" + name.replace(".", "__")
 
@@ -180,7 +217,8 @@ def _twin(module: nn.Module, owned: dict[str, str], leaf_of: dict[int, str], sta
         stack.register(twin, owned)
         return twin
     inner = {name: leaf_of[id(p)] for name, p in module.named_parameters() if id(p) in leaf_of}
-    twin = Vmapped(module, stack, list(inner))
+    kind = Looped if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)) else Vmapped
+    twin = kind(module, stack, list(inner))
     stack.register(twin, {_attribute(name): leaf for name, leaf in inner.items()})
     return twin
 

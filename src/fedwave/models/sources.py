@@ -6,11 +6,14 @@ cache: ``$FEDWAVE_CACHE/models/NAME``, by default ``~/.cache/fedwave/models/NAME
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,19 @@ from fedwave.models.packages import DEMOS, Progress, sha256, unpack
 
 HUB_TIMEOUT_S = 3.0  # an assumption: a hub that does not answer a HEAD request by then counts as absent
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+_TELL: ContextVar[Progress] = ContextVar("tell", default=lambda text: None)
+
+
+@contextlib.contextmanager
+def telling(progress: Progress) -> Iterator[None]:
+    """Within: ``progress`` is told each step of a download that :func:`resolve` finds necessary."""
+    before = _TELL.set(progress)
+    try:
+        yield
+    finally:
+        _TELL.reset(before)
 
 
 def cache_folder(name: str) -> Path:
@@ -65,7 +81,7 @@ def resolve(name: str, *, fetch: bool = True) -> Path:
         return found
     if not fetch:
         raise not_found(name)
-    return _obtain(name, lambda text: None)
+    return _obtain(name, _TELL.get())
 
 
 def fetch(name: str, *, progress: Progress = lambda text: None) -> Path:

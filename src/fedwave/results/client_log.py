@@ -89,6 +89,13 @@ def saved_bytes(folder: Path) -> int:
         return path.stat().st_size
 
 
+def check(folder: Path, length: int) -> None:
+    """Raise ValueError where the log is shorter than the ``length`` that a checkpoint remembers."""
+    path = folder / BINARY
+    if length > (path.stat().st_size if path.exists() else 0):
+        raise ValueError(f"{BINARY} is shorter than it was")
+
+
 def truncate(folder: Path, length: int) -> None:
     """Cut the log to the ``length`` that a checkpoint remembers (never longer than it is)."""
     path = folder / BINARY

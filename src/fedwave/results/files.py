@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +11,21 @@ from pathlib import Path
 from fedwave.core.errors import BadInput
 
 
+class DiskError(BadInput):
+    """The disk is full, or a place on it cannot be written or read."""
+
+
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system (full disk, read-only folder) into :class:`BadInput` naming ``path``."""
+    """Turn an error of the operating system (full disk, read-only folder) into :class:`DiskError` naming ``path``."""
     from safetensors import SafetensorError
 
     try:
         yield
     except OSError as error:
-        raise BadInput(f"{path} cannot be written or read: {error.strerror or error}") from error
+        raise DiskError(f"{path} cannot be written or read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise BadInput(f"{path} cannot be written or read: {error}") from error
+        raise DiskError(f"{path} cannot be written or read: {error}") from error
 
 
 def sync(path: Path) -> None:
@@ -30,6 +35,12 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

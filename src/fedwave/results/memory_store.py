@@ -8,6 +8,7 @@ client (a segment lives until its last client was chosen again).
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedwave.core.types import Bools, Ints, Leaves
-from fedwave.results.files import disk, sync
+from fedwave.results.files import digest, disk, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Rows = dict[str, "Tensor"]
+
+
+def check(folder: Path, segments: Mapping[str, str]) -> None:
+    """Raise ValueError where one of ``segments`` (see :meth:`MemoryStore.segments`) is not in ``folder`` as it was."""
+    for name, stated in segments.items():
+        if not (folder / name).is_file() or digest(folder / name) != stated:
+            raise ValueError(f"{folder.name}/{name} is missing or damaged")
 
 
 class MemoryStore:
@@ -41,6 +49,7 @@ class MemoryStore:
         self._dirty: dict[int, Rows] = {}
         self._index: dict[int, tuple[int, int]] = {}  # client -> (round of its segment, row)
         self._live: dict[int, int] = {}  # segment -> rows that count
+        self._digests: dict[int, str] = {}
         self._superseded: list[tuple[int, int]] = []  # (in this round, a row of this segment stopped counting)
 
     def get(self, ids: Sequence[int] | Ints) -> tuple[Rows, Bools]:
@@ -117,6 +126,18 @@ class MemoryStore:
                 with disk(self._path(segment)):
                     self._path(segment).unlink(missing_ok=True)
         self._superseded = [entry for entry in self._superseded if entry[0] > oldest]
+
+    def segments(self) -> dict[str, str]:
+        """The files that the memory as it is now consists of, with their SHA-256: what a checkpoint remembers."""
+        gone = Counter(segment for _, segment in self._superseded)
+        found = {}
+        for segment in (number for number, rows in self._live.items() if rows > gone[number]):
+            path = self._path(segment)
+            if segment not in self._digests:
+                with disk(path):
+                    self._digests[segment] = digest(path)
+            found[path.name] = self._digests[segment]
+        return found
 
     def _enter(self, segment: int, clients: list[int]) -> None:
         for row, client in enumerate(clients):

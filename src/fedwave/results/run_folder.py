@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedwave.core.errors import BadInput
-from fedwave.results.files import disk, sync, write_text
+from fedwave.results.files import digest, disk, sync, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,7 @@ class RunFolder:
 
     def free(self) -> RunFolder:
         """Raise :class:`BadInput` where ``path`` holds a run already."""
-        if self.experiment.exists() or self.rounds.exists():
+        if self.experiment.exists() or (self.rounds.exists() and self.rounds.stat().st_size):
             raise BadInput(
                 f"{self.path} already holds a run: continue it with --resume, or name another folder with --out"
             )
@@ -137,19 +137,27 @@ class RunFolder:
         found = self.checkpoints.glob("round_" + "[0-9]" * 6 + "*")
         return sorted(int(folder.name[6:]) for folder in found if folder.name[6:].isdigit())
 
-    def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; warns of each damaged one. ``None``: the run starts at round 0."""
-        for number in reversed(self.kept()):
-            folder = self._folder(number)
+    def latest(self, check: Callable[[Checkpoint], None] = lambda found: None) -> Checkpoint | None:
+        """The newest checkpoint that is whole; warns of each damaged one. ``None``: the run starts at round 0.
+
+        ``check`` raises ValueError where something that the checkpoint builds on, outside its folder, is damaged.
+        """
+        numbers = self.kept()
+        for place, number in reversed(list(enumerate(numbers))):
             try:
-                return self._read(folder, number)
+                found = self._read(self._folder(number), number)
+                check(found)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                warnings.warn(f"checkpoint {folder} is damaged ({error}); going back to the one before", stacklevel=2)
+                then = "going back to the one before" if place else "starting again from round 0"
+                warnings.warn(f"checkpoint {self._folder(number)} is damaged ({error}); {then}", stacklevel=2)
+            else:
+                return found
         return None
 
     def truncate_log(self, checkpoint: Checkpoint | None) -> None:
         """Go back to ``checkpoint`` (``None``: to the start): cut ``rounds.jsonl``, drop the checkpoints after it."""
         with disk(self.path):
+            self.rounds.touch()
             os.truncate(self.rounds, checkpoint.rounds_bytes if checkpoint else 0)
             for number in self.kept():
                 if checkpoint is None or number > checkpoint.round:
@@ -171,7 +179,7 @@ class RunFolder:
             "round": int(folder.name[6:].removesuffix(".tmp")),
             "rounds_bytes": self.rounds.stat().st_size,
             "groups": list(tensors),
-            "sha256": {path.name: _digest(path) for path in (state, world)},
+            "sha256": {path.name: digest(path) for path in (state, world)},
             "meta": _plain(meta),
         }
         note["sha256"]["meta.json"] = _own_digest(note)
@@ -185,7 +193,7 @@ class RunFolder:
 
         note = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         stated = note["sha256"]
-        found = {name: _digest(folder / name) for name in stated if name != "meta.json"}
+        found = {name: digest(folder / name) for name in stated if name != "meta.json"}
         found["meta.json"] = _own_digest(note)
         if wrong := sorted(name for name in found if found[name] != stated.get(name)):
             raise ValueError(f"the checksum of {wrong[0]} is wrong")
@@ -201,11 +209,6 @@ class RunFolder:
 
 def _flat(groups: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, Any]]:
     return [(group, name, value) for group, leaves in groups.items() for name, value in leaves.items()]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _own_digest(note: Mapping[str, Any]) -> str:

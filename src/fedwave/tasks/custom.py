@@ -13,8 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-
 from fedwave.core.config import Count, Fraction, part
 from fedwave.core.errors import BadInput
 from fedwave.core.registry import importing_from, register
@@ -42,8 +40,8 @@ class Problem:
         require grad are trained, the others stay as they are. It runs in eval mode: dropout is off.
     loss : ``loss(output, batch)`` gives one value for each row, ``[n]``.
     data : the training rows: arrays or tensors by name, ``[n, ...]`` each; or a data set with ``len`` and ``[i]`` (as
-        ``torch.utils.data.Dataset``) whose items are such tables or tuples, named ``x``, ``y``, ``z`` in their order;
-        or a list of either, one for each client.
+        ``torch.utils.data.Dataset``) whose items are such tables or tuples, named ``x``, ``y``, ``z`` in their order
+        (a list of tuples is one); or a list of either, one for each client.
     eval_data : held-out rows; by default a fixed random share of the training rows.
     inputs : names of what the model is called with, in order.
     metrics : ``metrics(output, batch)`` gives further held-out figures, ``{name: [n]}``, of which the mean is reported.
@@ -147,9 +145,7 @@ class Custom(Task):
         if self.label_field in data.columns:
             names = [str(value) for value in data.columns[self.label_field]]
             labels = class_indices(names, sorted(set(names)))
-        return divide(
-            data.trained, labels=labels, columns=data.columns, partition=partition, seed=seed, public=public
-        )
+        return divide(data.trained, labels=labels, columns=data.columns, partition=partition, seed=seed, public=public)
 
     def build(self, seed: int, *, public: int = 0, progress: Progress | None = None) -> Learner:
         """See :meth:`Task.build`."""

@@ -122,17 +122,18 @@ class ImageClassification(Source, Task):
                 )
             train, held = train.take(np.flatnonzero(~out)), train.take(np.flatnonzero(out))
         held = held.take(subset(len(held), self.eval_samples))
-        if (
-            self.model == "mlp"
-            and not self.image_size
-            and not train.lazy
-            and math.prod(train.shape) != math.prod(held.shape)
-        ):
+        if not self.flat(train):
+            train.extent, held.extent  # noqa: B018 (both must be pictures)
+        elif math.prod(train.shape) != math.prod(held.shape):
             raise BadInput(
                 f"{held.source}: images have {math.prod(held.shape)} values, those of {train.source} have "
                 f"{math.prod(train.shape)}; set image_size"
             )
         return _indexed(train, held)
+
+    def flat(self, images: Pictures) -> bool:
+        """An MLP takes arrays of any shape as they are."""
+        return self.model == "mlp" and not self.image_size and not images.lazy
 
     def _load(self, data: str, progress: Progress | None) -> tuple[Pictures, Pictures | None]:
         return pictures.load(
@@ -180,8 +181,7 @@ class ImageClassification(Source, Task):
     def inputs(self) -> int:
         """Values of an image as a built-in model sees it."""
         train = self.images().train
-        as_it_is = self.model == "mlp" and not self.image_size and not train.lazy
-        return math.prod(train.shape if as_it_is else self.size())
+        return math.prod(train.shape if self.flat(train) else self.size())
 
     def spec(self) -> Spec:
         """See :meth:`Task.spec`."""

@@ -203,7 +203,7 @@ def _decoded(image: Any, place: str) -> NDArray[Any]:
                 opened.load()
                 image = opened
         grey = image.mode in ("1", "L", "LA")
-        pixels = np.asarray(image.convert("L" if grey else "RGB"))
+        pixels = np.array(image.convert("L" if grey else "RGB"))
     except (OSError, ValueError, AttributeError, SyntaxError) as error:
         raise BadInput(f"{place} cannot be read as an image: {error}") from None
     return pixels[:, :, None] if grey else pixels

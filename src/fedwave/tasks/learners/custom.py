@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -82,18 +82,24 @@ def read(problem: Problem, source: str, fraction: float) -> Data:
     columns |= {"client": [f"{client:09d}" for client in clients_of]} if own else {}
     starts = np.concatenate([[0], np.cumsum([_size(part) for part in parts])[:-1]]).astype(np.int64)
     data = Data(
-        tuple(parts), starts, np.concatenate([kept, held]), len(kept), {n: [v[i] for i in kept] for n, v in columns.items()}
+        tuple(parts),
+        starts,
+        np.concatenate([kept, held]),
+        len(kept),
+        {n: [v[i] for i in kept] for n, v in columns.items()},
     )
     batch = data.gather(np.zeros(1, dtype=np.int64))
     for name in problem.inputs:
         if name not in batch:
-            raise BadInput(f"{source}: the data have no {name!r} to call the model with (they have: {', '.join(batch)})")
+            raise BadInput(
+                f"{source}: the data have no {name!r} to call the model with (they have: {', '.join(batch)})"
+            )
     return data
 
 
 def _clients(data: Any) -> list[Any] | None:
-    """The clients' own data, where ``data`` is a list of them."""
-    if not isinstance(data, (list, tuple)):
+    """The clients' own data, where ``data`` is a list of them; a list of tuples is a list of rows."""
+    if not isinstance(data, list) or (data and isinstance(data[0], tuple)):
         return None
     if not data:
         raise BadInput("data: the list of the clients' data is empty")
@@ -142,6 +148,18 @@ def make(problem: Problem, seed: int) -> nn.Module:
     return model.eval()
 
 
+def _call(problem: Problem, model: nn.Module, batch: Batch) -> Any:
+    """What the module gives. Torch's fused attention for inference is off: it reads weights past the layers' own
+    forward, where a stack of clients has its own.
+    """
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        return model(*(batch[name] for name in problem.inputs))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
 def measure(problem: Problem, data: Data, source: str) -> Spec:
     """Shapes and cost of the module, on torch's meta device, or on the CPU where it cannot be built there."""
     batch = data.gather(np.zeros(_PROBED, dtype=np.int64))
@@ -170,7 +188,7 @@ def _measured(problem: Problem, model: nn.Module, batch: Batch, source: str) -> 
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor), FlopCounterMode(display=False) as count:
-        output = model(*(batch[name] for name in problem.inputs))
+        output = _call(problem, model, batch)
         forward = count.get_total_flops()
         losses = problem.loss(output, batch)
         _check_losses(losses, source)
@@ -207,8 +225,8 @@ def _refuse(model: nn.Module, source: str) -> None:
             not module.track_running_stats or any(p.requires_grad for p in module.parameters())
         ):
             raise Refused(
-                f"{source}: {path or 'the model'} ({type(module).__name__}) mixes the rows of different clients when it "
-                f"is trained; use GroupNorm or LayerNorm, or freeze it with requires_grad_(False)"
+                f"{source}: {path or 'the model'} ({type(module).__name__}) mixes the rows of different clients when "
+                f"it is trained; use GroupNorm or LayerNorm, or freeze it with requires_grad_(False)"
             )
 
 
@@ -240,7 +258,7 @@ class CustomLearner(Learner):
 
     def predict(self, batch: Batch) -> Any:
         """What the module gives."""
-        return self.model(*(batch[name] for name in self._problem.inputs))
+        return _call(self._problem, self.model, batch)
 
     def row_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The problem's loss of each row; see :meth:`Learner.row_losses`."""
@@ -267,6 +285,3 @@ class CustomLearner(Learner):
     @staticmethod
     def _weighed(values: Tensor, batch: Batch) -> Tensor:
         return torch.where(batch["weight"] > 0, values.float(), 0.0)
-
-
-__all__ = ["CustomLearner", "Data", "make", "measure", "read", "tree_leaves"]

@@ -101,7 +101,7 @@ def _initial(layers: Sequence[networks.Layer], key: Key) -> dict[str, Tensor]:
 def _values(task: ImageClassification, images: Pictures, progress: Progress | None) -> Tensor:
     """All images in memory, float32: ``[n, values]`` for an MLP, ``[n, channels, height, width]`` for a CNN."""
     rows = np.arange(len(images))
-    if task.model == "mlp" and not task.image_size and not images.lazy:
+    if task.flat(images):
         return _unit(torch.as_tensor(np.asarray(images.pixels(rows)))).reshape(len(rows), -1)
     high, wide, channels = task.size()
     values = torch.empty(len(rows), channels, high, wide)
