@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +71,18 @@ class Experiment:
     engine: Annotated[CohortEngine, part("engine")] = CohortEngine()
     sink: Annotated[tuple[Sink, ...], parts("sink")] = ()
     __pydantic_config__ = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Parts made in Python are held to what a job file is held to. Raises :class:`BadInput` naming the key."""
+        for name, hint in _hints().items():
+            value = getattr(self, name)
+            if typing.get_origin(hint) is not tuple:
+                _check_part(name, value, hint)
+                continue
+            if not isinstance(value, tuple):
+                raise BadInput(f"{name}: must be a tuple of parts, got {value!r:.60}")
+            for index, item in enumerate(value):
+                _check_part(f"{name}.{index}", item, typing.get_args(hint)[0])
 
     @classmethod
     def load(cls, path: str | Path, overrides: list[str] | None = None) -> Experiment:
@@ -148,6 +162,30 @@ class Experiment:
                 f"federation.quorum is {self.federation.quorum} and sampler.cohort {self.sampler.cohort}: "
                 "the quorum can never be met"
             )
+
+
+@lru_cache(maxsize=1)
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(Experiment)
+
+
+def _check_part(where: str, value: Any, hint: Any) -> None:
+    """Raise :class:`BadInput` where ``value`` is no ``hint``, or one of its fields (and theirs) is out of range."""
+    if isinstance(value, bool) or not isinstance(value, hint):
+        raise BadInput(
+            f"{where}: must be a {hint.__name__}, got {value!r:.60}"
+            + ("; Experiment.parse takes names and tables" if isinstance(value, (str, dict)) else "")
+        )
+    if not is_dataclass(value):
+        return
+    table = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+    try:
+        config.parse(type(value), table)
+    except BadInput as error:
+        raise BadInput(f"{where}.{error}") from None
+    for name, inner in table.items():
+        if is_dataclass(inner) and not isinstance(inner, type):
+            _check_part(f"{where}.{name}", inner, type(inner))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -290,6 +290,7 @@ def _arrays(world: World) -> dict[str, Any]:
         "position_m": world.position_m,
         "last_round": world.last_round,
         "base_bits": world.base_bits,
+        **({} if world.radio_until_s is None else {"radio_until_s": world.radio_until_s}),
         **{f"averages.{name}": value for name, value in world.averages.items()},
     }
 
@@ -303,5 +304,6 @@ def _world(arrays: dict[str, Any], round_: int) -> World:
         position_m=arrays["position_m"],
         last_round=arrays["last_round"],
         base_bits=arrays["base_bits"],
+        radio_until_s=arrays.get("radio_until_s"),
         averages={n[len(prefix) :]: v for n, v in arrays.items() if n.startswith(prefix)},
     )

@@ -75,3 +75,22 @@ def test_server_cost_is_a_roofline():
     assert joules == pytest.approx(seconds * device.active_power_w)
     with pytest.raises(BadInput, match="unknown device 'nvidia-l5'; did you mean 'nvidia-l4'"):
         Server(device="nvidia-l5").cost(1.0)
+
+
+def test_radio_power_stays_below_what_the_radio_draws():
+    """All ten clients in every one of 60 short rounds: mean radio power cannot exceed the model's largest intercept
+    (1.288 W) by more than the slope per bit and the one tail that is still to run at the end.
+    """
+    from fedwave.experiment import Experiment
+    from fedwave.federation.sync import rehearse
+
+    experiment = Experiment.parse({
+        "rounds": 60, "task": {"name": "toy", "clients": 10}, "network": {"name": "cell"},
+        "sampler": {"name": "uniform", "cohort": 10}, "fleet": {"mix": {"phone": 1.0}},
+    })  # fmt: skip
+    records = [record for record, _ in rehearse(experiment.setting(), 60)]
+    seconds, joules = records[-1].sim_time_s, sum(r.energy_radio_j for r in records) / 10
+    bits = sum(r.uplink_bits + r.downlink_bits for r in records) / 10
+    tail = 1.06 * 10
+    assert joules <= 1.288 * seconds + 32.2e-9 * bits + tail
+    assert joules >= 1.06 * seconds  # awake throughout

@@ -22,6 +22,9 @@ from fedwave.methods.fedavg import FedAvg
 from fedwave.methods.optimizers import Sgd
 from fedwave.tasks.custom import Custom, Problem
 from fedwave.tasks.partitions import IID, Dirichlet
+from fedwave.tasks.toy import Toy
+from fedwave.transforms.quantize import Quantize
+from fedwave.wireless.cell import Cell
 from fedwave.wireless.ideal import Ideal
 
 ROWS = 60
@@ -274,3 +277,22 @@ def test_a_frozen_batch_normalisation_is_taken() -> None:
     from fedwave.tasks.learners.custom import measure, read
 
     assert measure(problem, read(problem, "here", 0.2), "here").base_bytes == 4 * (4 * 6) + 8  # and a step counter
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"task": "toy"}, "task: must be a Task, got 'toy'; Experiment.parse takes names and tables"),
+        ({"task": Toy(clients=0)}, "task.clients: input should be greater than or equal to 1, got 0"),
+        ({"method": FedAvg(local_optimizer=Sgd(lr=-1.0))}, "method.local_optimizer.lr: input should be greater than 0"),
+        ({"method": "fedprox"}, "method: must be a Method, got 'fedprox'"),
+        ({"network": Cell(bandwidth_mhz="wide")}, "network.bandwidth_mhz: input should be a valid number, got 'wide'"),  # type: ignore[arg-type]
+        ({"transform": Quantize()}, "transform: must be a tuple of parts, got Quantize"),
+        ({"transform": (Ideal(),)}, "transform.0: must be a Transform, got Ideal"),
+        ({"rounds": "ten"}, "rounds: must be a int, got 'ten'"),
+    ],
+)
+def test_experiments_made_in_python_are_checked(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        fw.Experiment(**{"task": Toy(), **parts})
+    assert str(caught.value).startswith(message)

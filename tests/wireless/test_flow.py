@@ -153,3 +153,44 @@ def test_radio_energy_is_the_integral_of_power():
 def test_infinite_compute_is_refused():
     with pytest.raises(BadInput, match="finite"):
         deliver(Ideal(), WORLD, [0], compute=compute_of(1, seconds=np.inf))
+
+
+def radio_links(idle_s, up_s=1.0):
+    """Set-up 0.1 s at 2 W, grant 0.01 s, tail 10 s at 1 W, sending at 3 W; nothing per bit; every upload takes ``up_s``."""
+    return Links(
+        down=lambda start_s, bits: start_s,
+        up=lambda start_s, bits: start_s + up_s,
+        connection=Connection(0.1, 0.01, 10.0),
+        energy=RadioEnergy(3.0, 3.0, 0.0, 0.0, 2.0, 1.0),
+        sinr_db=np.zeros(1),
+        lost=np.zeros(1, dtype=bool),
+        idle_s=np.array([idle_s]),
+    )
+
+
+def test_tails_and_set_ups_are_not_charged_twice():
+    """Two rounds, half a second apart, each 1 s of computing and 1 s of sending.
+
+    First: set-up 0.2 J, sending 3 J, a whole tail of 10 J. The second starts 0.5 s after the first one's last bit and sends
+    after another second: 1.5 s of the tail have run, 8.5 J of it are given back; a grant at tail power 0.01 J, sending
+    3 J, a whole tail. Together 0.2 + 3 + 1.5 + 0.01 + 3 + 10 = 17.71 J.
+    """
+    work, compute = work_of(1, down=0), compute_of(1, seconds=[1.0])
+    first = run_round(work, compute, radio_links(np.inf))
+    assert first.radio_j[0] == pytest.approx(13.2)
+    assert first.radio_last_s[0] == pytest.approx(2.1)
+    second = run_round(work, compute, radio_links(0.5))
+    assert first.radio_j[0] + second.radio_j[0] == pytest.approx(17.71)
+
+
+def test_a_radio_that_slept_pays_its_tail_and_a_set_up_again():
+    work, compute = work_of(1, down=0), compute_of(1, seconds=[1.0])
+    assert run_round(work, compute, radio_links(60.0)).radio_j[0] == pytest.approx(13.2)
+
+
+def test_a_set_up_that_the_deadline_ends_has_no_tail():
+    """1 s of computing, deadline 1.05 s: 0.05 s of set-up at 2 W and nothing else."""
+    work, compute = work_of(1, down=0), compute_of(1, seconds=[1.0])
+    delivery = run_round(work, compute, radio_links(np.inf), deadline_s=1.05)
+    assert delivery.radio_j[0] == pytest.approx(0.1)
+    assert delivery.radio_last_s[0] == -np.inf

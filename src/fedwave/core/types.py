@@ -217,7 +217,8 @@ class Delivery:
     :data:`STATUSES`. ``downlink_s``, ``compute_s``, ``uplink_s``, ``wait_s`` ``[C]`` are each client's parts (NaN where
     it never got that far); ``finish_s [C]`` when its update was in; ``round_s`` when the round ended.
     ``radio_j [C]``, ``compute_j [C]`` are joules; ``*_sent_bits [C]`` bits that went on the air, lost ones included;
-    ``airtime`` the client-seconds on the air.
+    ``airtime`` the client-seconds on the air; ``radio_last_s [C]`` when each radio was used last, from the round's start
+    (``-inf``: not at all; ``None``: the network has no radio to keep awake).
     """
 
     coefficient: Floats
@@ -235,6 +236,7 @@ class Delivery:
     server_s: float = 0.0
     server_j: float = 0.0
     airtime: float = 0.0
+    radio_last_s: Floats | None = None
 
     @property
     def heard(self) -> Bools:
@@ -259,7 +261,8 @@ class World:
 
     ``battery_j [N]`` (inf: mains), ``position_m [N, 2]`` relative to the site, ``last_round [N]``,
     ``base_bits [rounds so far]`` the size of each round's change to the base model.
-    ``averages`` holds what schedulers remember, ``[N]`` each.
+    ``averages`` holds what schedulers remember, ``[N]`` each; ``radio_until_s [N]`` the clock when a client's radio was
+    used last (``-inf``: never), so that tails and set-ups are not charged twice.
     """
 
     round: int
@@ -269,6 +272,13 @@ class World:
     last_round: Ints
     base_bits: Floats
     averages: Mapping[str, Floats] = field(default_factory=dict)
+    radio_until_s: Floats | None = None
+
+    def radio_idle_s(self, ids: Ints) -> Floats:
+        """Seconds since each client's radio was used last, ``[C]``; infinite where it never was."""
+        if self.radio_until_s is None:
+            return np.full(len(ids), np.inf)
+        return self.clock_s - self.radio_until_s[ids]
 
     def after(self, cohort: Cohort, delivery: Delivery, base_bits: float) -> World:
         """The world once the round is over: time has passed, energy is spent, who heard the broadcast is noted."""
@@ -283,7 +293,16 @@ class World:
             battery_j=battery,
             last_round=last,
             base_bits=np.append(self.base_bits, base_bits),
+            radio_until_s=self._radio_after(cohort, delivery),
         )
+
+    def _radio_after(self, cohort: Cohort, delivery: Delivery) -> Floats | None:
+        if delivery.radio_last_s is None:
+            return self.radio_until_s
+        never = np.full(len(self.last_round), -np.inf)
+        until = never if self.radio_until_s is None else self.radio_until_s.copy()
+        until[cohort.ids] = np.maximum(until[cohort.ids], self.clock_s + delivery.radio_last_s)
+        return until
 
 
 @dataclass

@@ -56,6 +56,8 @@ class ImageClassification(Source, Task):
         they differ, the first one's).
     image_field, label_field : names of the columns of a hub set.
     pooling : what a pretrained model's output feeds to the head.
+    partition : who holds which images.
+    batch_size : images of a local step.
     adapter : ``full``; ``head`` to train the last layer alone; ``lora`` in a pretrained model, the head too.
     partition : who holds which images.
     batch_size : images of a local step.

@@ -114,6 +114,8 @@ class Dirichlet(Partition):
     clients: Count = 20
     min_samples: Count = 1
 
+    cite: ClassVar[str] = "Yurochkin et al., Bayesian Nonparametric Federated Learning of Neural Networks, ICML 2019"
+
     cite: ClassVar[str] = (
         "Yurochkin et al., Bayesian Nonparametric Federated Learning of Neural Networks, ICML 2019, Section 4; after "
         "Hsu, Qi & Brown, arXiv 1909.06335"
@@ -154,6 +156,8 @@ class Quantity(Partition):
 
     cite: ClassVar[str] = "Li et al., Federated Learning on Non-IID Data Silos: An Experimental Study, ICDE 2022"
 
+    cite: ClassVar[str] = "Li et al., Federated Learning on Non-IID Data Silos: An Experimental Study, ICDE 2022"
+
     def owners(
         self, rows: int, *, labels: Ints | None, columns: Mapping[str, Sequence[Any]], key: Key
     ) -> tuple[Ints, int]:
@@ -182,6 +186,8 @@ class Feature(Partition):
 
     column: str
     clients: Count = 20
+
+    cite: ClassVar[str] = "Kairouz et al., Advances and Open Problems in Federated Learning, 2021"
 
     cite: ClassVar[str] = "Kairouz et al., Advances and Open Problems in Federated Learning, 2021, Section 3.1"
 
@@ -259,6 +265,10 @@ class Shards(Partition):
 
     clients: Count = 20
     shards_per_client: Count = 2
+
+    cite: ClassVar[str] = (
+        "McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017"
+    )
 
     cite: ClassVar[str] = "McMahan et al., AISTATS 2017, Section 3 (the pathological non-IID division)"
 

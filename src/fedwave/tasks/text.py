@@ -28,6 +28,8 @@ class TextTask(Source, Task):
     data : local .jsonl, .json, .csv or .parquet file, hub id (``"org/name"``, ``"org/name:config"``), or
         ``"chatterbot"``; see :class:`Source` for the fields around it. Rows are held out by a hash of their text.
     text_field, label_field : names of the columns.
+    adapter : what of the model is trained.
+    partition : who holds which rows.
     adapter : which part of the model is trained.
     partition : who holds which rows.
     batch_size : rows of a local step.

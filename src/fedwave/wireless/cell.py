@@ -197,5 +197,6 @@ class Cell(Network):
             energy=self.energy,
             sinr_db=up_db[:, -1],
             lost=np.zeros(len(cohort), dtype=bool),
+            idle_s=world.radio_idle_s(cohort.ids),
         )
         return run_round(work, compute, links, deadline_s=deadline_s, server_s=server_s, server_j=server_j)

@@ -20,7 +20,11 @@ Transfer = Callable[[Floats, Floats], Floats]
 
 @dataclass(frozen=True)
 class Links:
-    """A cohort's links in one round. ``lost [C]``: the update does not arrive although it was sent."""
+    """A cohort's links in one round. ``lost [C]``: the update does not arrive although it was sent.
+
+    ``idle_s [C]``: seconds since the radio was last used when the round starts (``None``: never); its tail of then is
+    paid, so what of it has not run yet is given back.
+    """
 
     down: Transfer
     up: Transfer
@@ -28,6 +32,7 @@ class Links:
     energy: RadioEnergy
     sinr_db: Floats
     lost: Bools
+    idle_s: Floats | None = None
 
 
 class Timeline:
@@ -36,15 +41,16 @@ class Timeline:
     ``alive``: still in the round; ``late``: overtaken by the deadline.
     """
 
-    def __init__(self, takes_part: Bools, connection: Connection, energy: RadioEnergy, deadline_s: float) -> None:
+    def __init__(self, takes_part: Bools, links: Links, deadline_s: float) -> None:
         count = len(takes_part)
         self.alive = takes_part.copy()
         self.late = np.zeros(count, dtype=bool)
         self.now_s = np.zeros(count)
         self.radio_j = np.zeros(count)
         self.airtime_s = 0.0
-        self._last_s = np.full(count, -np.inf)
-        self._connection, self._energy, self._deadline_s = connection, energy, deadline_s
+        self._connection, self._energy, self._deadline_s = links.connection, links.energy, deadline_s
+        self.last_s = np.full(count, -np.inf) if links.idle_s is None else -links.idle_s
+        self._paid_j = self._tail_j(np.full(count, np.inf))
 
     def transfer(
         self, bits: Floats, end_of: Transfer, *, watts: float, j_per_bit: float
@@ -55,7 +61,7 @@ class Timeline:
         """
         link, deadline = self._connection, self._deadline_s
         wanted = self.alive & (bits > 0.0)
-        gap = self.now_s - self._last_s
+        gap = self.now_s - self.last_s
         asleep = gap > link.inactivity_s
         start = self.now_s + np.where(wanted, np.where(asleep, link.setup_s, link.grant_s), 0.0)
         end = end_of(np.where(wanted, start, np.inf), bits)
@@ -68,9 +74,12 @@ class Timeline:
         whole = np.where(end > start, end - start, 1.0)
         sent = np.where(reached, bits * np.where(end <= deadline, 1.0, air_s / whole), 0.0)
         access_w = np.where(asleep, self._energy.setup_w, self._energy.tail_w)
-        self.radio_j += wanted * (self._tail_j(gap) + access_w * access_s) + watts * air_s + j_per_bit * sent
+        owed_j = self._tail_j(gap) - self._paid_j
+        used = reached & (start < deadline)
+        self.radio_j += np.where(used, owed_j, 0.0) + wanted * access_w * access_s + watts * air_s + j_per_bit * sent
+        self._paid_j = np.where(used, 0.0, self._paid_j)
         self.airtime_s += float(air_s.sum())
-        self._last_s = np.where(reached, np.minimum(end, deadline), np.where(wanted, -np.inf, self._last_s))
+        self.last_s = np.where(used, np.minimum(end, deadline), self.last_s)
         self._move(end)
         self.alive &= reached | ~wanted
         return access_s + air_s, sent, wanted & ~reached
@@ -83,14 +92,14 @@ class Timeline:
 
     def close(self) -> None:
         """Charge the inactivity tail after each client's last transfer, whole even where the round ends before it."""
-        self.radio_j += self._tail_j(np.full(len(self.alive), np.inf))
+        self.radio_j += self._tail_j(np.full(len(self.alive), np.inf)) - self._paid_j
 
     def stopped_s(self) -> Floats:
         """When each client's own part ended, ``[C]``."""
         return np.minimum(self.now_s, self._deadline_s)
 
     def _tail_j(self, gap: Floats) -> Floats:
-        connected = np.isfinite(self._last_s)
+        connected = np.isfinite(self.last_s)
         return self._energy.tail_w * np.where(connected, np.minimum(gap, self._connection.inactivity_s), 0.0)
 
     def _move(self, end: Floats) -> None:
@@ -132,7 +141,7 @@ class _Course:
         count = len(compute.fits)
         self.work, self.links, self.deadline_s = compute, links, deadline_s
         self.takes_part = compute.fits & compute.powered
-        self.line = Timeline(self.takes_part, links.connection, links.energy, deadline_s)
+        self.line = Timeline(self.takes_part, links, deadline_s)
         self.status = np.where(self.takes_part, STATUS["delivered"], STATUS["battery"])
         self.status[~compute.fits] = STATUS["memory"]
         self.seconds = {part: np.full(count, np.nan) for part in ("downlink", "compute", "uplink")}
@@ -190,6 +199,7 @@ class _Course:
             server_s=server_s,
             server_j=server_j,
             airtime=line.airtime_s,
+            radio_last_s=None if self.links.idle_s is None else line.last_s,
         )
 
     def _end_s(self) -> float:

@@ -94,6 +94,7 @@ class Trace(Network):
             energy=self.energy,
             sinr_db=np.full(len(cohort), np.nan),
             lost=np.zeros(len(cohort), dtype=bool),
+            idle_s=world.radio_idle_s(cohort.ids),
         )
         return run_round(work, compute, links, deadline_s=deadline_s, server_s=server_s, server_j=server_j)
 
