@@ -28,10 +28,11 @@ def fedwave_(here, monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["fedwave", *map(str, arguments)])
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as end:
+        capsys.readouterr()  # what came before is not the command's
+        with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            capsys.readouterr()  # what came before is not the command's
-            cli.main()
+            with pytest.raises(SystemExit) as end:
+                cli.main()
         out, err = capsys.readouterr()
         return end.value.code or 0, out, err
 

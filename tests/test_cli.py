@@ -50,11 +50,11 @@ def test_run_in_text(fedwave_, here):
 
 def test_losses_stand_in_their_column(fedwave_):
     """With a deadline before any upload can end every update is lost, and the table says so."""
-    code, out, _ = fedwave_("run", "job.toml", "federation.deadline_s=0.105")
+    code, out, _ = fedwave_("run", "job.toml", "federation.deadline_s=0.05")
     assert code == 3
     head, row = out.splitlines()[1], out.splitlines()[3]
-    assert row.endswith("deadline 3")
-    assert row.index("deadline 3") == head.index("lost to")
+    assert row.endswith("missed broadcast 3")
+    assert row.index("missed broadcast 3") == head.index("lost to")
 
 
 def test_run_in_json(fedwave_):

@@ -1,4 +1,4 @@
-"""What the disk does to a run: full, read-only, damaged. One sentence, and after a resume the unbroken run's numbers."""
+"""What the disk does to a run: full, read-only, damaged. A sentence, and after a resume the unbroken run's numbers."""
 
 import errno
 import io
@@ -295,7 +295,9 @@ def test_another_version_is_refused_and_left_alone(tmp_path):
     note = tmp_path / "run" / "environment.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"run_format": 9}))
     before = {path: path.read_bytes() for path in sorted((tmp_path / "run").rglob("*")) if path.is_file()}
-    assert refusal(lambda: simulation.resume(tmp_path / "run")).endswith("has run format 9, this fedwave reads format 1")
+    assert refusal(lambda: simulation.resume(tmp_path / "run")).endswith(
+        "has run format 9, this fedwave reads format 1"
+    )
     assert {path: path.read_bytes() for path in sorted((tmp_path / "run").rglob("*")) if path.is_file()} == before
 
 

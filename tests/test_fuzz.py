@@ -49,9 +49,9 @@ RESOLVED = Experiment.parse({**JOB, "fleet": {"mix": {"own": 1.0}, "device": {"o
 # Counts stay small or absurd: what lies between is valid and would take this machine's memory.
 NUMBERS = st.sampled_from([-(10**30), -1, 0, 1, 2, 7, 10**12, 10**30, -1.0, 0.0, 1e-300, 1e-9, 0.5, 1.5, 1e9, 1e300,
                            math.inf, -math.inf, math.nan])  # fmt: skip
-NAMES = ["toy", "images", "causal-lm", "cell", "ideal", "trace", "sgd", "adamw", "lora", "full", "head", "iid", "shards",
-         "fedavg", "scaffold", "distill", "local", "clip", "none", "", "rows.jsonl", "digits.npz", "model", ".", "no:One",
-         "os:path", "phone", "a/b"]  # fmt: skip
+NAMES = ["toy", "images", "causal-lm", "cell", "ideal", "trace", "sgd", "adamw", "lora", "full", "head", "iid",
+         "shards", "fedavg", "scaffold", "distill", "local", "clip", "none", "", "rows.jsonl", "digits.npz", "model",
+         ".", "no:One", "os:path", "phone", "a/b"]  # fmt: skip
 LEAVES = st.one_of(NUMBERS, st.booleans(), st.text(max_size=8), st.sampled_from(NAMES))
 JUNK = st.recursive(
     LEAVES,

@@ -108,8 +108,11 @@ def test_a_run_that_must_fetch_says_so(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("FEDWAVE_CACHE", str(tmp_path))
     monkeypatch.setattr(sources, "_snapshot", lambda *_, **__: None)
     monkeypatch.setattr(sources, "_obtain", lambda name, progress: progress(f"downloading {name}") or tmp_path)
-    run = SimpleNamespace(setting=SimpleNamespace(rounds=1), world=SimpleNamespace(round=1), initial={}, folder=None,
-                          finished=True, stream=lambda: iter(()), report=lambda: None, result=lambda: "done")  # fmt: skip
+    run = SimpleNamespace(
+        setting=SimpleNamespace(rounds=1), world=SimpleNamespace(round=1), initial={}, folder=None, finished=True,
+        stream=lambda: iter(()), report=lambda: None, result=lambda: "done",
+        session=SimpleNamespace(learner=SimpleNamespace(dropped=0)),
+    )  # fmt: skip
 
     def make(progress):
         sources.resolve("nobody/nothing")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
 from fedwave import simulation
@@ -37,13 +38,8 @@ def text_job(model, **task):
     Path("rows.csv").write_text("text,label\n" + "".join(f"this is text {i},c{i % 2}\n" for i in range(20)))
     table = {"name": "text-classification", "model": str(model), "data": "rows.csv", "adapter": {"name": "head"},
              "partition": {"name": "iid", "clients": 4}, "max_tokens": 16} | task  # fmt: skip
-    lines = [f"{key} = {json.dumps(value) if not isinstance(value, dict) else inline(value)}" for key, value in table.items()]
-    Path("text.toml").write_text("rounds = 1\n[task]\n" + "\n".join(lines) + "\n")
+    Path("text.toml").write_text(tomli_w.dumps({"rounds": 1, "task": table}))
     return "text.toml"
-
-
-def inline(table):
-    return "{" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in table.items()) + "}"
 
 
 # ---- the job -------------------------------------------------------------------------------------------------------
@@ -58,7 +54,9 @@ def test_unknown_key(fedwave_):
 
 
 def test_unknown_name(fedwave_):
-    refused(fedwave_("run", "job.toml", "method=fedproxx"), "method: unknown method 'fedproxx'; did you mean 'fedprox'?")
+    refused(
+        fedwave_("run", "job.toml", "method=fedproxx"), "method: unknown method 'fedproxx'; did you mean 'fedprox'?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,16 +108,27 @@ def test_missing_and_malformed_data(fedwave_):
 def test_data_without_the_needed_fields(fedwave_):
     job = text_job("minilm")
     Path("other.jsonl").write_text('{"txt": "hello", "label": "a"}\n' * 9)
-    refused(fedwave_("plan", job, "task.data=other.jsonl"), "other.jsonl", "'text'", "did you mean 'txt'? (known: label, txt)")
+    refused(
+        fedwave_("plan", job, "task.data=other.jsonl"),
+        "other.jsonl",
+        "'text'",
+        "did you mean 'txt'? (known: label, txt)",
+    )
     Path("lm.toml").write_text('[task]\nname = "causal-lm"\ndata = "other.jsonl"\n')
-    refused(fedwave_("plan", "lm.toml"), "other.jsonl must have the fields prompt and response, or text; it has: label, txt")
-    refused(fedwave_("plan", job, "task.partition={name = 'column', column = 'user'}"), "'user'", "(known: label, text)")
+    refused(
+        fedwave_("plan", "lm.toml"), "other.jsonl must have the fields prompt and response, or text; it has: label, txt"
+    )
+    refused(
+        fedwave_("plan", job, "task.partition={name = 'column', column = 'user'}"), "'user'", "(known: label, text)"
+    )
 
 
 def test_a_row_without_text(fedwave_):
     job = text_job("minilm")
     Path("empty.jsonl").write_text('{"text": "hello", "label": "a"}\n{"text": "", "label": "a"}\n')
-    refused(fedwave_("plan", job, "task.data=empty.jsonl"), "empty.jsonl, line 2: 'text' must be a non-empty string, got ''")
+    refused(
+        fedwave_("plan", job, "task.data=empty.jsonl"), "empty.jsonl, line 2: 'text' must be a non-empty string, got ''"
+    )
 
 
 def test_a_model_that_is_not_to_be_had_offline(fedwave_, monkeypatch):
@@ -153,7 +162,9 @@ def test_a_client_without_data(fedwave_, here):
 def test_no_learnable_row(fedwave_, here):
     """Prompts that fill max_tokens leave no response to learn."""
     tiny_llama(here / "llama")
-    Path("long.jsonl").write_text("".join(json.dumps({"prompt": f"{i} " * 40, "response": "ok"}) + "\n" for i in range(9)))
+    Path("long.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{i} " * 40, "response": "ok"}) + "\n" for i in range(9))
+    )
     Path("lm.toml").write_text('[task]\nname = "causal-lm"\nmodel = "llama"\ndata = "long.jsonl"\nmax_tokens = 8\n')
     refused(fedwave_("run", "lm.toml"), "long.jsonl: no row has anything to learn within max_tokens = 8")
 
@@ -181,7 +192,11 @@ def test_a_model_that_fits_some_devices(fedwave_):
     code, out, err = fedwave_("run", "job.toml", fleet, "seed=0", "sampler.cohort=6", "--out", "r")
     assert code == 0
     (note,) = notes(err)
-    lost = int(re.match(r"(\d) of 6 clients cannot hold the training, so their updates are lost to memory: tiny has 4 B", note)[1])
+    lost = int(
+        re.match(
+            r"(\d) of 6 clients cannot hold the training, so their updates are lost to memory: tiny has 4 B", note
+        )[1]
+    )
     assert 0 < lost < 6
     assert out.count(f"{6 - lost}/6  memory {lost}\n") == 4
     rows = [json.loads(line) for line in Path("r/rounds.jsonl").read_text().splitlines()]
@@ -193,14 +208,13 @@ def test_a_model_that_fits_some_devices(fedwave_):
 
 def test_all_clients_lost_in_a_round(fedwave_):
     """At a loss of 0.8, 2 rounds of 12 with 3 clients each are empty with seed 1; the first of them is noted."""
-    code, out, err = fedwave_("run", "job.toml", "network=ideal", "network.loss=0.8", "rounds=12", "--out", "r")
+    code, _, err = fedwave_("run", "job.toml", "network=ideal", "network.loss=0.8", "rounds=12", "--out", "r")
     rows = [json.loads(line) for line in Path("r/rounds.jsonl").read_text().splitlines()]
     empty = [row["round"] for row in rows if not row["delivered"]]
     assert (code, len(rows)) == (0, 12)
     assert 1 < len(empty) < 12
-    assert notes(err) == [
-        f"round {empty[0]}: no update counts (outage 3), so the model stays as it is; later rounds like it are not noted"
-    ]
+    what = "no update counts (outage 3), so the model stays as it is"
+    assert notes(err) == [f"round {empty[0]}: {what}; later rounds like it are not noted"]
 
 
 def test_every_round_lost(fedwave_):

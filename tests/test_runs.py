@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fedwave import simulation
+from fedwave.core.errors import BadInput
 from fedwave.engines.wire import message_from_bytes, message_to_bytes, tree_to_bytes
 from fedwave.experiment import Experiment
 from fedwave.federation import sync
@@ -221,3 +222,29 @@ def test_messages_survive_serialisation():
     assert torch.equal(back.shared["params"]["x.y"], a)
     assert back.shared["seed"]["seed"].item() == 7
     assert [torch.equal(x["m.n"][0], y) for x, y in zip(back.base, (a, b), strict=True)] == [True, True]
+
+
+def test_two_processes_cannot_play_one_run(tmp_path):
+    """The second one says so and leaves the run as it is."""
+    folder = tmp_path / "run"
+    running = simulation.Simulation.start(Experiment.parse(JOB), folder)
+    playing = running.stream()
+    next(playing)
+    before = (folder / "rounds.jsonl").read_bytes()
+    command = [sys.executable, "-m", "fedwave.cli", "run", "--resume", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "another process" in done.stderr
+    assert (folder / "rounds.jsonl").read_bytes() == before
+
+
+def test_changed_data_is_noticed(tmp_path):
+    data = tmp_path / "rows.npz"
+    rng = np.random.default_rng(0)
+    np.savez(data, x=rng.random((60, 4), dtype=np.float32), y=np.arange(60) % 2)
+    task = {"name": "images", "data": str(data), "partition": {"name": "iid", "clients": 4}}
+    running = simulation.Simulation.start(Experiment.parse({"rounds": 2, "task": task}), tmp_path / "run")
+    next(running.stream())
+    np.savez(data, x=rng.random((60, 4), dtype=np.float32), y=np.arange(60) % 2)
+    with pytest.raises(BadInput, match=r"rows\.npz is not what it was when .* began"):
+        simulation.resume(tmp_path / "run")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fedwave.federation.checks import Notes
 from fedwave.results.files import DiskError
 from fedwave.results.format import MISSING, data, duration, si
-from fedwave.results.table import COLUMNS, cells, metrics
+from fedwave.results.table import COLUMNS, cells, metrics, number
 
 if TYPE_CHECKING:
     from fedwave.planner import Plan
@@ -51,13 +51,18 @@ def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
     """Build a simulation and play it with a progress bar and a line per round; a stop saves and raises."""
     from fedwave.models import sources
 
-    with _bar(quiet) as bar, stopping() as stop:
+    with _bar(quiet) as bar:
         with sources.telling(bar.say):
             simulation = make(bar.part("preparing"))
+        if dropped := simulation.session.learner.dropped:
+            warnings.warn(
+                f"{dropped} training rows hold nothing to learn within max_tokens and are left out", stacklevel=2
+            )
         bar.rounds(simulation.setting.rounds, simulation.world.round, simulation.initial)
         folder = simulation.folder.path if simulation.folder else ""
         try:
-            _rounds(simulation, bar, stop)
+            with stopping() as stop:
+                _rounds(simulation, bar, stop)
             simulation.report()
         except DiskError as error:
             raise DiskError(f"{error}; nothing is lost: fedwave run --resume {folder} goes on from there") from error
@@ -268,16 +273,21 @@ def show_plan(plan: Plan) -> None:
         "per client and round",
         "energy": f"{si(plan.energy_j_per_client, 'J')} per client and round, {si(plan.total_energy_j, 'J')} in all",
         "memory": f"{si(plan.peak_memory_bytes, 'B')} at most on a device",
-        "delivered": f"{plan.delivered_share:.0%} of {plan.clients} clients' updates"
+        "delivered": f"{plan.delivered_share:.0%} of the updates of {plan.clients} clients in turn"
         + "".join(f", {name.replace('_', ' ')} {share:.0%}" for name, share in plan.lost.items()),
         "in all": f"{plan.rounds} round{'s' if plan.rounds != 1 else ''} in {duration(plan.total_s)}",
     }
     for name, text in lines.items():
         print(f"  {name:<10} {text}")
     for name, device in plan.devices.items():
-        fits = "fits" if device["fits"] else "does NOT fit"
-        memory = si(float(device["peak_memory_bytes"]), "B")
-        print(f"  {name}: {duration(float(device['compute_s']))} of computing, {memory} ({fits})")
+        needed, usable = (si(float(device[key]), "B") for key in ("peak_memory_bytes", "usable_memory_bytes"))
+        fits = (
+            f"{needed} of {usable} usable" if device["fits"] else f"needs {needed}, has {usable} usable: does NOT fit"
+        )
+        print(
+            f"  {name}: {duration(float(device['compute_s']))} of computing "
+            f"(at {device['training_efficiency']:.0%} of peak, assumed), {fits}"
+        )
     for assumption in plan.assumptions:
         print(f"  assumes: {assumption}")
 
@@ -287,4 +297,4 @@ def _count(number: int) -> str:
 
 
 def _metrics(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+    return ", ".join(f"{name} {number(value)}" for name, value in metrics.items())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from fedwave.core import config, registry
 from fedwave.core.config import Count, Index, Seed, part, parts
@@ -76,13 +77,15 @@ class Experiment:
         """Parts made in Python are held to what a job file is held to. Raises :class:`BadInput` naming the key."""
         for name, hint in _hints().items():
             value = getattr(self, name)
-            if typing.get_origin(hint) is not tuple:
+            if hint is int:
+                _check_number(name, value)
+            elif typing.get_origin(hint) is not tuple:
                 _check_part(name, value, hint)
-                continue
-            if not isinstance(value, tuple):
+            elif not isinstance(value, tuple):
                 raise BadInput(f"{name}: must be a tuple of parts, got {value!r:.60}")
-            for index, item in enumerate(value):
-                _check_part(f"{name}.{index}", item, typing.get_args(hint)[0])
+            else:
+                for index, item in enumerate(value):
+                    _check_part(f"{name}.{index}", item, typing.get_args(hint)[0])
 
     @classmethod
     def load(cls, path: str | Path, overrides: list[str] | None = None) -> Experiment:
@@ -169,16 +172,25 @@ def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Experiment)
 
 
+def _check_number(name: str, value: Any) -> None:
+    try:
+        TypeAdapter(typing.get_type_hints(Experiment, include_extras=True)[name]).validate_python(value)
+    except ValidationError as error:
+        text = error.errors(include_url=False)[0]["msg"]
+        raise BadInput(f"{name}: {text[:1].lower()}{text[1:]}, got {value!r:.60}") from None
+
+
 def _check_part(where: str, value: Any, hint: Any) -> None:
     """Raise :class:`BadInput` where ``value`` is no ``hint``, or one of its fields (and theirs) is out of range."""
-    if isinstance(value, bool) or not isinstance(value, hint):
+    if not isinstance(value, hint):
         raise BadInput(
             f"{where}: must be a {hint.__name__}, got {value!r:.60}"
             + ("; Experiment.parse takes names and tables" if isinstance(value, (str, dict)) else "")
         )
     if not is_dataclass(value):
         return
-    table = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+    table = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+    table = {name: inner for name, inner in table.items() if inner is not None}  # as in a job file: left out
     try:
         config.parse(type(value), table)
     except BadInput as error:

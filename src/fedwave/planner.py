@@ -14,6 +14,7 @@ from fedwave.federation.setting import Setting, Turn
 from fedwave.federation.sync import rehearse
 
 _REHEARSED = 20
+_ANYHOW = "no device can take part; seconds, bits and joules are those of a round in which memory and battery sufficed"
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,21 @@ def plan(experiment: Experiment, *, rounds: int | None = None) -> Plan:
     """
     setting = experiment.setting()
     with np.errstate(all="ignore"):  # what overflows shows in the result, and is refused there
-        rehearsal = list(rehearse(setting, rounds or min(setting.rounds, _REHEARSED)))
-        return _checked(_summary(setting, rehearsal))
+        count = rounds or min(setting.rounds, _REHEARSED)
+        rehearsal = list(rehearse(setting, count))
+        takes_place = any(turn.delivery.trained.any() for _, turn in rehearsal)
+        costs = rehearsal if takes_place else list(rehearse(setting, count, anyhow=True))
+        return _checked(_summary(setting, rehearsal, costs))
 
 
-def _summary(setting: Setting, rehearsal: list[tuple[RoundRecord, Turn]]) -> Plan:
-    records, turns = [r for r, _ in rehearsal], [t for _, t in rehearsal]
+def _summary(
+    setting: Setting, rehearsal: list[tuple[RoundRecord, Turn]], costs: list[tuple[RoundRecord, Turn]]
+) -> Plan:
+    """The plan: who takes part from ``rehearsal``, what it costs from ``costs`` (the same, where anybody can)."""
+    status = np.concatenate([t.delivery.status for _, t in rehearsal]) if rehearsal else np.zeros(0)
+    delivered = [record.delivered for record, _ in rehearsal]
+    records, turns = [r for r, _ in costs], [t for _, t in costs]
     seconds = np.array([r.round_s for r in records])
-    status = np.concatenate([t.delivery.status for t in turns]) if turns else np.zeros(0)
     lost = {
         name: float(np.mean(status == code)) for code, name in enumerate(STATUSES) if code and np.any(status == code)
     }
@@ -80,7 +88,10 @@ def _summary(setting: Setting, rehearsal: list[tuple[RoundRecord, Turn]]) -> Pla
     path = {
         name: float(np.mean([getattr(r, f"{name}_s") for r in records])) for name in ("downlink", "compute", "uplink")
     }
-    verdict = _verdict(setting, [r.delivered for r in records], heard)
+    verdict = _verdict(setting, delivered, heard)
+    assumptions = (*setting.spec.assumptions, *_radio_assumptions(setting))
+    if costs is not rehearsal:
+        assumptions = (_ANYHOW, *assumptions)
     return Plan(
         verdict=verdict,
         binding=max(lost, key=lambda name: lost[name])
@@ -102,9 +113,20 @@ def _summary(setting: Setting, rehearsal: list[tuple[RoundRecord, Turn]]) -> Pla
         rounds=setting.rounds,
         total_s=float(seconds.mean()) * setting.rounds,
         total_energy_j=float(np.mean([r.energy_j for r in records])) * setting.rounds,
-        devices=_devices(setting, turns),
-        assumptions=setting.spec.assumptions,
+        devices=_devices(setting, [t for _, t in rehearsal]),
+        assumptions=assumptions,
     )
+
+
+def _radio_assumptions(setting: Setting) -> list[str]:
+    """The entries of the link budget that rest on an assumption rather than on a table."""
+    explain = getattr(setting.network, "explain", None)
+    rows = explain() if explain else []
+    return [
+        f"{name} = {value:g} {unit}".rstrip() + source.removeprefix("assumption")
+        for name, value, unit, source in rows
+        if source.startswith("assumption")
+    ]
 
 
 def _checked(plan: Plan) -> Plan:
@@ -139,6 +161,8 @@ def _devices(setting: Setting, turns: list[Turn]) -> dict[str, dict[str, float |
                 "compute_s": float(np.mean(np.concatenate([t.compute.seconds.sum(0)[m] for t, m in mine]))),
                 "compute_j": float(np.mean(np.concatenate([t.compute.joules.sum(0)[m] for t, m in mine]))),
                 "peak_memory_bytes": float(max(t.compute.peak_bytes[m].max() for t, m in mine)),
+                "usable_memory_bytes": setting.fleet.classes[index].usable_memory_bytes,
+                "training_efficiency": setting.fleet.classes[index].training_efficiency,
                 "fits": bool(all(t.compute.fits[m].all() for t, m in mine)),
             }
     return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import sys
 import time
@@ -87,14 +89,14 @@ class Simulation:
     ) -> Simulation:
         """Build ``experiment`` and, with ``out``, begin its run folder.
 
-        Raises :class:`BadInput` where a part of the job is wrong or absent, :class:`Infeasible` where no device can hold
-        the training.
+        Raises :class:`BadInput` where a part of the job is wrong or absent, :class:`Infeasible` where no device can
+        hold the training.
         """
         setting = _ready(experiment, progress)
         folder = RunFolder(out).free() if out is not None else None
         session = build_session(experiment, setting, progress)
         if folder:  # not before the job is known to build
-            folder.create(experiment.to_toml(), environment(setting))
+            folder.create(experiment.to_toml(), {**environment(setting), "data": _fingerprints(experiment)}).claim()
         store = MemoryStore(folder.path / "memory" if folder else None, session.memory_leaves)
         state = sync.begin(setting, session)
         initial = session.evaluate(*setting.method.model(state))
@@ -105,8 +107,9 @@ class Simulation:
     @classmethod
     def resume(cls, out: str | Path, progress: Callable[[int, int], None] | None = None) -> Simulation:
         """Go on with the run in folder ``out`` from its newest whole checkpoint. Raises :class:`BadInput`."""
-        folder = RunFolder(out).open()
+        folder = RunFolder(out).open().claim()
         experiment = Experiment.load(folder.experiment)
+        _same_data(folder, experiment)
         setting = _ready(experiment, progress)
         session = build_session(experiment, setting, progress)
         found = folder.latest(lambda checkpoint: _check_files(folder.path, checkpoint.meta))
@@ -152,6 +155,8 @@ class Simulation:
                 yield record
         finally:
             sinks.close(finished=self.finished)
+            if self.folder:
+                self.folder.release()
         if self.folder and self.finished:
             self.export()
 
@@ -276,6 +281,23 @@ def _check_files(folder: Path, meta: dict[str, Any]) -> None:
     """Raise ValueError where files that a checkpoint builds on are not what they were."""
     client_log.check(folder, meta["clients_bytes"])
     memory_store.check(folder / "memory", meta["memory"])
+
+
+def _fingerprints(experiment: Experiment) -> dict[str, str]:
+    """SHA-256 of the job's own data files, by path."""
+    found = {}
+    for key in ("data", "eval_data"):
+        path = Path(str(getattr(experiment.task, key, "")))
+        if path.is_file():
+            found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _same_data(folder: RunFolder, experiment: Experiment) -> None:
+    before = json.loads(folder.environment.read_text(encoding="utf-8")).get("data", {})
+    for path, digest in _fingerprints(experiment).items():
+        if before.get(path, digest) != digest:
+            raise BadInput(f"{path} is not what it was when {folder.path} began: put it back, or start a new run")
 
 
 def _same_samples(built: Any, planned: Any) -> None:

@@ -43,8 +43,9 @@ def test_critical_path_is_that_of_the_last_client_and_ends_with_the_round():
     # A deadline after 4 s (and 0.5 s of server) cuts the computation at 2 of 3 s; nothing is left for the upload.
     assert _critical_path(dataclasses.replace(delivery, round_s=4.5)) == (2.0, 2.0, 0.0)
     nobody = np.full(3, np.nan)
+    # Nobody finished the download: that is what the 9 s were spent on.
     assert _critical_path(dataclasses.replace(delivery, downlink_s=nobody, compute_s=nobody, uplink_s=nobody)) == (
-        0.0,
+        9.0,
         0.0,
         0.0,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import types
 from dataclasses import dataclass
@@ -147,15 +148,16 @@ def test_tensorboard(tmp_path, monkeypatch, unbroken):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setattr(simulation, "_CHECKPOINT_EVERY_S", 1000.0)  # the resume replays all three rounds
     unfinished = broken_off(job("tensorboard"), tmp_path / "run", after=3)
-    simulation.resume(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "killed")  # as a kill leaves it: nothing is closed
     unfinished.close()
-    found = events.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    simulation.resume(tmp_path / "killed")
+    found = events.EventAccumulator(str(tmp_path / "killed" / "tensorboard"))
     found.Reload()
     assert {"eval/loss", "status/delivered", "energy_j"} <= set(found.Tags()["scalars"])
     assert [event.step for event in found.Scalars("eval/loss")] == [0, 2, 4]
     assert [event.step for event in found.Scalars("energy_j")] == [1, 2, 3, 4]
     assert [event.value for event in found.Scalars("energy_j")] == pytest.approx([r["energy_j"] for r in unbroken])
-    assert lines(tmp_path / "run") == unbroken
+    assert lines(tmp_path / "killed") == unbroken
 
 
 # ---- W&B and MLflow, faked: the calls, and what they must be given ---------------------------------------------------
@@ -260,5 +262,5 @@ def test_frame(tmp_path):
 
 def test_frame_without_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(BadInput, match="^a DataFrame needs the package 'pandas': pip install pandas$"):
+    with pytest.raises(BadInput, match=r"^a DataFrame needs the package 'pandas': pip install pandas$"):
         frame([])

@@ -24,7 +24,6 @@ from fedwave.tasks.custom import Custom, Problem
 from fedwave.tasks.partitions import IID, Dirichlet
 from fedwave.tasks.toy import Toy
 from fedwave.transforms.quantize import Quantize
-from fedwave.wireless.cell import Cell
 from fedwave.wireless.ideal import Ideal
 
 ROWS = 60
@@ -137,7 +136,7 @@ def test_one_round_equals_a_plain_loop() -> None:
     learner, rows = task.build(0), table()
     results, sizes = [], []
     for client in range(4):
-        mine = task.data.index[learner.order[learner.offsets[client] : learner.offsets[client + 1]]]
+        mine = task.rows.index[learner.order[learner.offsets[client] : learner.offsets[client + 1]]]
         weight, bias = (learner.initial[name].clone().requires_grad_() for name in ("1.weight", "1.bias"))
         for _ in range(3):
             loss = (F.linear(rows["x"][mine].flatten(1), weight, bias) - rows["y"][mine]).square().mean()
@@ -147,7 +146,7 @@ def test_one_round_equals_a_plain_loop() -> None:
         sizes.append(len(mine))
     share = torch.tensor(sizes) / sum(sizes)
     weight, bias = (sum(s * result[place] for s, result in zip(share, results, strict=True)) for place in (0, 1))
-    held = task.data.index[learner.eval_rows]
+    held = task.rows.index[learner.eval_rows]
     expected = (F.linear(rows["x"][held].flatten(1), weight, bias) - rows["y"][held]).square().mean()
     assert next(iter(fw.stream(experiment))).eval["loss"] == pytest.approx(float(expected), rel=1e-5)
 
@@ -166,7 +165,7 @@ def test_data_sets_of_rows_and_metrics() -> None:
     task = Custom(make_pairs, partition=Dirichlet(alpha=100.0, clients=3))
     learner = task.build(0)
     assert learner.batch(np.array([0]))["x"].shape == (1, 6, 1)
-    held = task.data.index[learner.eval_rows]
+    held = task.rows.index[learner.eval_rows]
     assert learner.evaluate()["target"] == pytest.approx(float(np.mean(held / ROWS)), rel=1e-5)
     assert list(fw.stream(job(task)))[-1].eval["loss"] >= 0
 
@@ -286,10 +285,11 @@ def test_a_frozen_batch_normalisation_is_taken() -> None:
         ({"task": Toy(clients=0)}, "task.clients: input should be greater than or equal to 1, got 0"),
         ({"method": FedAvg(local_optimizer=Sgd(lr=-1.0))}, "method.local_optimizer.lr: input should be greater than 0"),
         ({"method": "fedprox"}, "method: must be a Method, got 'fedprox'"),
-        ({"network": Cell(bandwidth_mhz="wide")}, "network.bandwidth_mhz: input should be a valid number, got 'wide'"),  # type: ignore[arg-type]
+        ({"network": Ideal(latency_s="long")}, "network.latency_s: input should be a valid number, got 'long'"),  # type: ignore[arg-type]
         ({"transform": Quantize()}, "transform: must be a tuple of parts, got Quantize"),
         ({"transform": (Ideal(),)}, "transform.0: must be a Transform, got Ideal"),
-        ({"rounds": "ten"}, "rounds: must be a int, got 'ten'"),
+        ({"rounds": "ten"}, "rounds: input should be a valid integer, got 'ten'"),
+        ({"rounds": 0}, "rounds: input should be greater than or equal to 1, got 0"),
     ],
 )
 def test_experiments_made_in_python_are_checked(parts: dict[str, Any], message: str) -> None:

@@ -174,7 +174,7 @@ def _located(error: BadInput, outer: tuple[str, ...], owner: type | None) -> Bad
     return (_LocatedRefusal if isinstance(error, Refused) else _Located)((*outer, *inner), reason)
 
 
-_PLAIN = {kind: "input should be a table" for kind in ("dataclass_type", "dict_type")} | {
+_PLAIN = dict.fromkeys(("dataclass_type", "dict_type"), "input should be a table") | {
     "tuple_type": "input should be a list"
 }  # as TOML calls them
 

@@ -81,8 +81,11 @@ class Turn:
     key: Key
 
 
-def prepare(setting: Setting, world: World) -> Turn:
-    """Select, demand, compute, deliver. Everything of a round but its two training lines."""
+def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
+    """Select, demand, compute, deliver. Everything of a round but its two training lines.
+
+    ``anyhow`` asks what the round would be if memory and batteries sufficed everywhere.
+    """
     key = setting.key.fold("round", world.round)
     available = setting.fleet.available(world, setting.population.device, key.fold("available"))
     cohort = _cohort(setting, world, setting.sampler.select(available, key.fold("sample")))
@@ -90,6 +93,8 @@ def prepare(setting: Setting, world: World) -> Turn:
         setting.spec, cohort, setting.codec, batch_size=setting.batch_size, missed_bits=_missed(world, cohort)
     )
     compute = setting.fleet.compute(cohort, work, world)
+    if anyhow:
+        compute = replace(compute, fits=np.ones_like(compute.fits), powered=np.ones_like(compute.powered))
     server_s, server_j = setting.server.cost(work.server_flops)
     delivery = setting.network.deliver(
         world,

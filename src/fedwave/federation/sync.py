@@ -68,11 +68,14 @@ def play(
         yield _record(turn, replies, world, metrics, time.perf_counter() - started), world, state
 
 
-def rehearse(setting: Setting, rounds: int) -> Iterator[tuple[RoundRecord, Turn]]:
-    """:func:`play` without its training lines: what ``plan`` looks at. Every reply is taken to be finite."""
+def rehearse(setting: Setting, rounds: int, *, anyhow: bool = False) -> Iterator[tuple[RoundRecord, Turn]]:
+    """:func:`play` without its training lines: what ``plan`` looks at. Every reply is taken to be finite.
+
+    ``anyhow``: as if memory and batteries sufficed (:func:`~fedwave.federation.setting.prepare`).
+    """
     world = setting.world()
     for _ in range(rounds):
-        turn = prepare(setting, world)
+        turn = prepare(setting, world, anyhow=anyhow)
         heard = np.flatnonzero(turn.delivery.heard)
         nothing = np.full(len(turn.cohort), np.nan)
         replies = Replies(parts={}, weight=nothing[heard], position=heard, rank=turn.cohort.rank[heard], loss=nothing)
@@ -146,11 +149,12 @@ def _record(turn: Turn, replies: Replies, world: World, metrics: dict[str, float
 def _critical_path(delivery: Delivery) -> tuple[float, float, float]:
     """Downlink, compute and uplink seconds of the client that ended the round, cut off where the round ended."""
     parts = np.stack([delivery.downlink_s, delivery.compute_s, delivery.uplink_s])
+    left = max(delivery.round_s - delivery.server_s, 0.0)
     if not parts.size or np.isnan(parts[0]).all():
-        return 0.0, 0.0, 0.0
+        return left, 0.0, 0.0  # nobody got beyond the download
     parts = np.nan_to_num(parts, nan=0.0, posinf=np.inf)
     critical = parts[:, int(np.argmax(parts.sum(0)))]
-    left, cut = delivery.round_s - delivery.server_s, []
+    cut = []
     for seconds in critical:
         cut.append(float(min(seconds, max(left, 0.0))))
         left -= seconds

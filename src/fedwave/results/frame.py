@@ -21,7 +21,7 @@ def frame(records: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
         import pandas
     except ImportError:
         raise BadInput("a DataFrame needs the package 'pandas': pip install pandas") from None
-    table = pandas.json_normalize(list(records))
+    table = pandas.json_normalize([dict(record) for record in records])
     counts = [name for name in table.columns if name.startswith("status.")]
     table[counts] = table[counts].fillna(0).astype(int)
     return table

@@ -57,6 +57,24 @@ class RunFolder:
         self.rounds = self.path / "rounds.jsonl"
         self.checkpoints = self.path / "checkpoint"
 
+    def claim(self) -> RunFolder:
+        """Let no other process play this run until :meth:`release`. Raises :class:`BadInput` where one does."""
+        from filelock import FileLock, Timeout
+
+        # One lock per process and path: whoever broke off a run in a notebook may resume it there.
+        self._lock = FileLock(self.path / ".lock", is_singleton=True)
+        with disk(self.path):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                taken = f"{self.path} is being played by another process; wait for it, or stop it first"
+                raise BadInput(taken) from None
+        return self
+
+    def release(self) -> None:
+        """Give the run free again."""
+        self._lock.release()
+
     def free(self) -> RunFolder:
         """Raise :class:`BadInput` where ``path`` holds a run already."""
         if self.experiment.exists() or (self.rounds.exists() and self.rounds.stat().st_size):

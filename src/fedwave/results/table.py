@@ -25,9 +25,14 @@ def cells(record: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def number(value: float) -> str:
+    """Three decimals; powers of ten for what has diverged."""
+    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.2e}"
+
+
 def metrics(evaluated: Mapping[str, float] | None) -> str:
     """Held-out loss, and accuracy where there is one: ``0.732, 86.6 %``."""
     if not evaluated or "loss" not in evaluated:
         return MISSING
-    text = f"{evaluated['loss']:.3f}"
+    text = number(evaluated["loss"])
     return f"{text}, {evaluated['accuracy']:.1%}".replace("%", " %") if "accuracy" in evaluated else text

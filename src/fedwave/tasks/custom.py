@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fedwave.core.config import Count, Fraction, part
 from fedwave.core.errors import BadInput
@@ -117,21 +117,21 @@ class Custom(Task):
         return problem
 
     @property
-    def data(self) -> Data:
+    def rows(self) -> Data:
         """Training and held-out rows, checked."""
         from fedwave.tasks.learners.custom import read
 
-        return self.once("_data", lambda: read(self.problem, str(self.factory), self.eval_fraction))
+        return self.once("_rows", lambda: read(self.problem, str(self.factory), self.eval_fraction))
 
     def prepare(self, progress: Progress | None = None) -> None:
         """See :meth:`Task.prepare`."""
-        self.data  # noqa: B018 (read now, once)
+        _ = self.rows  # read now, once
 
     def spec(self) -> Spec:
         """See :meth:`Task.spec`. Raises :class:`Refused` for batch normalisation that is trained."""
         from fedwave.tasks.learners.custom import measure
 
-        return self.once("_spec", lambda: measure(self.problem, self.data, str(self.factory)))
+        return self.once("_spec", lambda: measure(self.problem, self.rows, str(self.factory)))
 
     def samples(self, seed: int, *, public: int = 0) -> Ints:
         """See :meth:`Task.samples`."""
@@ -139,19 +139,19 @@ class Custom(Task):
 
     def division(self, seed: int, public: int = 0) -> Division:
         """Who holds which training row."""
-        data = self.data
-        partition = self.partition or (Column("client") if "client" in data.columns else IID())
+        rows = self.rows
+        partition = self.partition or (Column("client") if "client" in rows.columns else IID())
         labels = None
-        if self.label_field in data.columns:
-            names = [str(value) for value in data.columns[self.label_field]]
+        if self.label_field in rows.columns:
+            names = [str(value) for value in rows.columns[self.label_field]]
             labels = class_indices(names, sorted(set(names)))
-        return divide(data.trained, labels=labels, columns=data.columns, partition=partition, seed=seed, public=public)
+        return divide(rows.trained, labels=labels, columns=rows.columns, partition=partition, seed=seed, public=public)
 
     def build(self, seed: int, *, public: int = 0, progress: Progress | None = None) -> Learner:
         """See :meth:`Task.build`."""
         from fedwave.tasks.learners.custom import CustomLearner
 
-        return CustomLearner(self.problem, self.data, self.spec(), self.division(seed, public), seed)
+        return CustomLearner(self.problem, self.rows, self.spec(), self.division(seed, public), seed)
 
 
 def _function(name: Any) -> Callable[..., Problem]:
@@ -166,7 +166,7 @@ def _function(name: Any) -> Callable[..., Problem]:
         raise BadInput(f"factory: {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise BadInput(f"factory: {name!r} must be a function that returns a Problem, it is {found!r:.60}")
-    return found
+    return cast("Callable[..., Problem]", found)
 
 
 def _module(name: str) -> ModuleType:

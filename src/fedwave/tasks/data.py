@@ -196,7 +196,7 @@ Rows = Iterable[tuple[str, dict[str, Any]]]
 
 
 def _jsonl(path: Path) -> Rows:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -211,7 +211,7 @@ def _jsonl(path: Path) -> Rows:
 
 def _json(path: Path) -> Rows:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise BadInput(f"{path}, line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -220,7 +220,7 @@ def _json(path: Path) -> Rows:
 
 
 def _csv(path: Path) -> Rows:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         for row in reader:
             if None in row or None in row.values():

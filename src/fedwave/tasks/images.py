@@ -125,7 +125,7 @@ class ImageClassification(Source, Task):
             train, held = train.take(np.flatnonzero(~out)), train.take(np.flatnonzero(out))
         held = held.take(subset(len(held), self.eval_samples))
         if not self.flat(train):
-            train.extent, held.extent  # noqa: B018 (both must be pictures)
+            _ = train.extent, held.extent  # both must be pictures
         elif math.prod(train.shape) != math.prod(held.shape):
             raise BadInput(
                 f"{held.source}: images have {math.prod(held.shape)} values, those of {train.source} have "
