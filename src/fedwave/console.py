@@ -55,9 +55,7 @@ def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
         with sources.telling(bar.say):
             simulation = make(bar.part("preparing"))
         if dropped := simulation.session.learner.dropped:
-            warnings.warn(
-                f"{dropped} training rows hold nothing to learn within max_tokens and are left out", stacklevel=2
-            )
+            bar.say(f"{dropped} training rows hold nothing to learn within max_tokens and are left out")
         bar.rounds(simulation.setting.rounds, simulation.world.round, simulation.initial)
         folder = simulation.folder.path if simulation.folder else ""
         try:
