@@ -21,7 +21,11 @@ ROOT = Path(fedwave.__file__).parents[2]
 JOBS = sorted([*(ROOT / "examples").glob("*.toml"), *Path(fedwave.__file__).parent.glob("jobs/*.toml")])
 FIELD_OF = {"adapter": None, "partition": None, "optimizer": None, "scheduler": "network", "uplink": "network"}
 # A class with a key that has no default is given one.
-NEEDED = {"trace": {"file": "trace.csv"}}
+NEEDED = {
+    "trace": {"file": "trace.csv"},
+    "custom": {"factory": "fedwave.testing:tiny_bert"},
+    "feature": {"column": "brightness"},
+}
 CLASSES = [(kind, name) for kind in registry._HOMES for name in registry.names(kind)]
 
 
@@ -73,7 +77,7 @@ def fails(table):
         ({"fleet": {"device": {"x": {"memory_bite": 1}}}}, "fleet.device.x.memory_bite: unknown key 'memory_bite'; did you mean"),
         ({"fleet": {"device": {"x": {}}}}, "fleet.device.x.peak_flops: this key is missing and has no default"),
         ({"task": {"name": "toy", "ragged": "maybe"}}, "task.ragged: input should be a valid boolean"),
-        ({"task": {"clients": 3}}, "task: name is missing (one of: causal-lm, images, "),
+        ({"task": {"clients": 3}}, "task: name is missing (one of: causal-lm, custom, images, "),
         ({"task": {"name": "causal-lm", "adapter": {"name": "lora", "rank": 0}}}, "task.adapter.rank: must be an integer >= 1"),
         ({"task": {"name": "causal-lm", "partition": {"name": "dirichlet", "alfa": 1}}}, "task.partition.alfa: unknown key 'alfa'"),
     ],
@@ -92,7 +96,9 @@ def test_long_values_are_cut():
 
 
 def test_refusals_stay_refusals():
-    with pytest.raises(Refused, match=r"^task: task images trains a small network: adapter must be full or head"):
+    with pytest.raises(
+        Refused, match=r"^task: task images trains a small network with model = 'mlp': adapter must be full or head"
+    ):
         Experiment.parse({"task": {"name": "images", "adapter": "lora"}})
 
 

@@ -156,7 +156,7 @@ def test_infinite_compute_is_refused():
 
 
 def radio_links(idle_s, up_s=1.0):
-    """Set-up 0.1 s at 2 W, grant 0.01 s, tail 10 s at 1 W, sending at 3 W; nothing per bit; every upload takes ``up_s``."""
+    """Set-up 0.1 s at 2 W, grant 0.01 s, tail 10 s at 1 W, sending at 3 W for ``up_s``; nothing per bit."""
     return Links(
         down=lambda start_s, bits: start_s,
         up=lambda start_s, bits: start_s + up_s,
@@ -171,9 +171,9 @@ def radio_links(idle_s, up_s=1.0):
 def test_tails_and_set_ups_are_not_charged_twice():
     """Two rounds, half a second apart, each 1 s of computing and 1 s of sending.
 
-    First: set-up 0.2 J, sending 3 J, a whole tail of 10 J. The second starts 0.5 s after the first one's last bit and sends
-    after another second: 1.5 s of the tail have run, 8.5 J of it are given back; a grant at tail power 0.01 J, sending
-    3 J, a whole tail. Together 0.2 + 3 + 1.5 + 0.01 + 3 + 10 = 17.71 J.
+    First: set-up 0.2 J, sending 3 J, a whole tail of 10 J. The second starts 0.5 s after the first one's last bit and
+    sends after another second: 1.5 s of the tail have run, 8.5 J of it are given back; a grant at tail power 0.01 J,
+    sending 3 J, a whole tail. Together 0.2 + 3 + 1.5 + 0.01 + 3 + 10 = 17.71 J.
     """
     work, compute = work_of(1, down=0), compute_of(1, seconds=[1.0])
     first = run_round(work, compute, radio_links(np.inf))

@@ -217,8 +217,8 @@ class Delivery:
     :data:`STATUSES`. ``downlink_s``, ``compute_s``, ``uplink_s``, ``wait_s`` ``[C]`` are each client's parts (NaN where
     it never got that far); ``finish_s [C]`` when its update was in; ``round_s`` when the round ended.
     ``radio_j [C]``, ``compute_j [C]`` are joules; ``*_sent_bits [C]`` bits that went on the air, lost ones included;
-    ``airtime`` the client-seconds on the air; ``radio_last_s [C]`` when each radio was used last, from the round's start
-    (``-inf``: not at all; ``None``: the network has no radio to keep awake).
+    ``airtime`` the client-seconds on the air; ``radio_last_s [C]`` when each radio was last used,
+    in seconds of the round (``-inf``: not at all; ``None``: the network has no radio to keep awake).
     """
 
     coefficient: Floats
