@@ -23,6 +23,7 @@ from fedwave.core.errors import BadInput
 from fedwave.results.files import digest, disk, sync, write_text
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from torch import Tensor
 
 FORMAT = 1
@@ -56,6 +57,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.rounds = self.path / "rounds.jsonl"
         self.checkpoints = self.path / "checkpoint"
+        self._lock: FileLock | None = None
 
     def claim(self) -> RunFolder:
         """Let no other process play this run until :meth:`release`. Raises :class:`BadInput` where one does."""
@@ -72,8 +74,9 @@ class RunFolder:
         return self
 
     def release(self) -> None:
-        """Give the run free again."""
-        self._lock.release()
+        """Give the run free again, where it was claimed."""
+        if self._lock is not None:
+            self._lock.release()
 
     def free(self) -> RunFolder:
         """Raise :class:`BadInput` where ``path`` holds a run already."""
