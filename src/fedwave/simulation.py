@@ -98,6 +98,12 @@ class Simulation:
         if folder:  # not before the job is known to build
             folder.create(experiment.to_toml(), {**environment(setting), "data": _fingerprints(experiment)}).claim()
         store = MemoryStore(folder.path / "memory" if folder else None, session.memory_leaves)
+        return cls._from_round_0(experiment, setting, session, store, folder)
+
+    @classmethod
+    def _from_round_0(
+        cls, experiment: Experiment, setting: Setting, session: Session, store: MemoryStore, folder: RunFolder | None
+    ) -> Simulation:
         state = sync.begin(setting, session)
         initial = session.evaluate(*setting.method.model(state))
         simulation = cls(experiment, setting, session, store, setting.world(), state, initial, folder)
@@ -118,11 +124,7 @@ class Simulation:
         store = MemoryStore(folder.path / "memory", session.memory_leaves)
         if found is None:
             store.restore(-1)
-            state = sync.begin(setting, session)
-            initial = session.evaluate(*setting.method.model(state))
-            simulation = cls(experiment, setting, session, store, setting.world(), state, initial, folder)
-            simulation.checkpoint()
-            return simulation
+            return cls._from_round_0(experiment, setting, session, store, folder)
         store.restore(found.round)
         world = _world(found.arrays, found.round)
         return cls(
