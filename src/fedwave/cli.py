@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import warnings
@@ -161,16 +160,9 @@ def models_get(name: Annotated[str, typer.Argument(metavar="NAME")], quiet: Quie
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+    from fedwave.results.run_folder import plain
 
-
-def _finite(value: Any) -> Any:
-    """``value`` with NaN and infinities as null: JSON has none."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json.dumps(plain(value), indent=2, allow_nan=False))
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:

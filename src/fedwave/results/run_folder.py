@@ -91,7 +91,7 @@ class RunFolder:
         self.free()
         with disk(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_text(self.environment, json.dumps(_plain({"run_format": FORMAT, **environment}), indent=2) + "\n")
+            write_text(self.environment, json.dumps(plain({"run_format": FORMAT, **environment}), indent=2) + "\n")
             self.rounds.touch()
             write_text(self.experiment, experiment_toml)  # last: a folder with an experiment is a whole run folder
         return self
@@ -112,7 +112,7 @@ class RunFolder:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one line to ``rounds.jsonl``; NaN and infinities become null, for JSON has none."""
-        line = json.dumps(_plain(record), allow_nan=False)
+        line = json.dumps(plain(record), allow_nan=False)
         with disk(self.rounds), self.rounds.open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
@@ -201,7 +201,7 @@ class RunFolder:
             "rounds_bytes": self.rounds.stat().st_size,
             "groups": list(tensors),
             "sha256": {path.name: digest(path) for path in (state, world)},
-            "meta": _plain(meta),
+            "meta": plain(meta),
         }
         note["sha256"]["meta.json"] = _own_digest(note)
         (folder / "meta.json").write_text(json.dumps(note, allow_nan=False), encoding="utf-8")
@@ -239,14 +239,14 @@ def _own_digest(note: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """``value`` as JSON has it: NumPy numbers and arrays as Python's, paths as text, NaN and infinities as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, Path):
         return str(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
