@@ -13,9 +13,9 @@ import numpy as np
 import fedwave as fw
 from fedwave.core.config import Positive
 from fedwave.tasks.toy import Toy
-from fedwave.wireless.cell import Cell
 from fedwave.wireless.energy import FREE, Connection
 from fedwave.wireless.flow import Links, run_round
+from fedwave.wireless.networks.cell import Cell
 from fedwave.wireless.scheduler import Scheduler
 
 

@@ -172,7 +172,7 @@ def test_job_reference_has_every_table_and_key(extension):
 def test_types_ranges_and_defaults(extension):
     """Read off by hand: Toy.batch_size is a Count of default 8, Cell.o2i_model one of two, Cell.radius_m is absent."""
     from fedwave.tasks.toy import Toy
-    from fedwave.wireless.cell import Cell
+    from fedwave.wireless.networks.cell import Cell
 
     reference = extension("job_reference")
     toy = {key.name: key for key in reference.keys(Toy)}
@@ -196,7 +196,7 @@ def test_docstring_sections(extension):
 def test_generated_pieces_hold_their_sources(extension, tmp_path):
     extension("fedwave_docs").generate(tmp_path)
     from fedwave.devices import catalogue
-    from fedwave.wireless.cell import Cell
+    from fedwave.wireless.networks.cell import Cell
 
     budget, devices = ((tmp_path / f"{name}.md").read_text(encoding="utf-8") for name in ("link_budget", "devices"))
     energy = (tmp_path / "energy.md").read_text(encoding="utf-8")

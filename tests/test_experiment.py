@@ -9,9 +9,9 @@ from fedwave.core.errors import BadInput, Refused
 from fedwave.experiment import Experiment
 from fedwave.methods.fedavg import FedAvg
 from fedwave.methods.fedprox import FedProx
-from fedwave.wireless.cell import Cell
-from fedwave.wireless.ideal import Ideal
-from fedwave.wireless.scheduler import RoundRobin
+from fedwave.wireless.networks.cell import Cell
+from fedwave.wireless.networks.ideal import Ideal
+from fedwave.wireless.schedulers.round_robin import RoundRobin
 
 JOB = """
 rounds = 4

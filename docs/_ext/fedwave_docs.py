@@ -17,7 +17,7 @@ from fedwave import listing
 from fedwave.core.types import STATUSES, RoundRecord
 from fedwave.devices import catalogue
 from fedwave.results.client_log import CLIENT
-from fedwave.wireless.cell import Cell
+from fedwave.wireless.networks.cell import Cell
 from fedwave.wireless.energy import RadioEnergy
 
 PACKAGES = {

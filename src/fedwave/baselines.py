@@ -11,7 +11,7 @@ from fedwave.federation.setting import prepare
 from fedwave.methods.local import Local
 from fedwave.results.memory_store import MemoryStore
 from fedwave.simulation import build_session
-from fedwave.wireless.ideal import Ideal
+from fedwave.wireless.networks.ideal import Ideal
 
 
 def alone(experiment: Experiment, *, clients: int, steps: int) -> list[dict[str, float]]:

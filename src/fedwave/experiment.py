@@ -31,8 +31,8 @@ from fedwave.results.sinks.sink import Sink
 from fedwave.tasks.task import Task
 from fedwave.transforms.chain import Chain
 from fedwave.transforms.transform import Transform
-from fedwave.wireless.cell import Cell
 from fedwave.wireless.network import Network
+from fedwave.wireless.networks.cell import Cell
 
 _PATHS = (("task", "data"), ("task", "eval_data"), ("task", "model"), ("network", "file"))
 

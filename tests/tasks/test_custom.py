@@ -24,7 +24,7 @@ from fedwave.tasks.custom import Custom, Problem
 from fedwave.tasks.partitions import IID, Dirichlet
 from fedwave.tasks.toy import Toy
 from fedwave.transforms.quantize import Quantize
-from fedwave.wireless.ideal import Ideal
+from fedwave.wireless.networks.ideal import Ideal
 
 ROWS = 60
 

@@ -14,9 +14,9 @@ from fedwave.core.keys import Key
 from fedwave.core.types import STATUS
 from fedwave.wireless import power
 from fedwave.wireless.budget import LinkBudget
-from fedwave.wireless.cell import Cell
-from fedwave.wireless.placement import annulus
-from fedwave.wireless.scheduler import RoundRobin
+from fedwave.wireless.geometry.placement import annulus
+from fedwave.wireless.networks.cell import Cell
+from fedwave.wireless.schedulers.round_robin import RoundRobin
 
 from .helpers import STATIC, cohort_of, compute_of, deliver, work_of, world_of
 

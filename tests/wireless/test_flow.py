@@ -11,7 +11,7 @@ from fedwave.core.keys import Key
 from fedwave.core.types import STATUS
 from fedwave.wireless.energy import Connection, RadioEnergy
 from fedwave.wireless.flow import Links, run_round
-from fedwave.wireless.ideal import Ideal
+from fedwave.wireless.networks.ideal import Ideal
 
 from .helpers import compute_of, deliver, work_of, world_of
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fedwave.core.config import build
 from fedwave.core.errors import BadInput
 from fedwave.wireless import scheduler
-from fedwave.wireless.scheduler import EqualFinish, RoundRobin
+from fedwave.wireless.schedulers.equal_finish import EqualFinish
+from fedwave.wireless.schedulers.round_robin import RoundRobin
 
 M = 10
 BOTH = [RoundRobin(), EqualFinish()]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedwave.core.config import build, dump
 from fedwave.core.errors import BadInput
-from fedwave.wireless.trace import RateTrace, Trace, read_trace
+from fedwave.wireless.networks.trace import RateTrace, Trace, read_trace
 
 from .helpers import STATIC, compute_of, deliver, work_of, world_of
 

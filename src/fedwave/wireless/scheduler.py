@@ -8,19 +8,15 @@ grants, or between one and none (:func:`usable_rates`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedwave.core.errors import BadInput
-from fedwave.core.registry import register
 from fedwave.core.types import Floats, Ints
 
 _TOLERANCE = 1e-9  # relative, on time and on shares
 _STEPS = 60
-_WAITING = 1e-6  # blocks claimed by a transfer that cannot be in time while others can
 
 
 class Scheduler(ABC):
@@ -51,50 +47,6 @@ class Scheduler(ABC):
             weight = self.weights(ready[index], bits[index], rows, until_s)
             finish[index] = share_in_proportion(ready[index], bits[index], rows, weight)
         return finish
-
-
-@register("scheduler", "round_robin")
-@dataclass(frozen=True)
-class RoundRobin(Scheduler):
-    """Equal resource blocks for every active transfer at every instant (processor sharing)."""
-
-    cite: ClassVar[str] = "Kleinrock, Time-shared Systems: A Theoretical Treatment, JACM 14(2), 1967"
-
-    def weights(self, ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Floats:
-        """One each."""
-        return np.ones(len(bits))
-
-
-@register("scheduler", "equal_finish")
-@dataclass(frozen=True)
-class EqualFinish(Scheduler):
-    """Smallest common finish time: more blocks for weak channels, large payloads and late starters.
-
-    The claims are the constant shares over ``[ready_k, T]`` of the smallest ``T`` at which they fit into the band: the
-    min-max solution of Shi et al., "Joint device scheduling and resource allocation for latency constrained wireless
-    federated learning", IEEE TWC 2021. Such a static allocation leaves the share of a late starter idle; here the
-    active transfers take it up in proportion, so nobody ends after ``T``, and those that start together end at ``T``
-    (a little earlier where a quantised rate leaves blocks over). Constant shares are optimal for concave rates; the
-    steps of the coding tables break that, which costs a few percent against alternating ones at worst. Where that
-    ``T`` lies past the deadline, as many transfers as can be in time are kept, those that need the fewest blocks first,
-    and the others wait for what is left: otherwise all would be late together.
-    """
-
-    cite: ClassVar[str] = (
-        "Shi et al., Joint Device Scheduling and Resource Allocation for Latency Constrained Wireless Federated "
-        "Learning, IEEE TWC 2021"
-    )
-
-    def weights(self, ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Floats:
-        """Blocks per transfer in the min-max solution of those that can be in time."""
-        blocks, end_s = min_max_blocks(ready_s, bits, rows)
-        if end_s <= until_s:
-            return blocks
-        weight = np.full(len(bits), _WAITING)
-        kept = in_time(ready_s, bits, rows, until_s)
-        if len(kept):
-            weight[kept] = min_max_blocks(ready_s[kept], bits[kept], rows[kept])[0]
-        return weight
 
 
 def in_time(ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Ints:

@@ -16,12 +16,13 @@ from fedwave.wireless import power
 from fedwave.wireless.budget import DEPLOYMENTS, Deployment, LinkBudget, Row
 from fedwave.wireless.energy import Connection, RadioEnergy
 from fedwave.wireless.flow import Links, run_round
-from fedwave.wireless.largescale import LargeScale, large_scale
+from fedwave.wireless.geometry.largescale import LargeScale, large_scale
+from fedwave.wireless.geometry.placement import annulus
 from fedwave.wireless.link import goodput_bps, resource_blocks
 from fedwave.wireless.network import Network
-from fedwave.wireless.placement import annulus
-from fedwave.wireless.scheduler import EqualFinish, Scheduler
-from fedwave.wireless.uplink import Digital, Uplink
+from fedwave.wireless.scheduler import Scheduler
+from fedwave.wireless.schedulers.equal_finish import EqualFinish
+from fedwave.wireless.uplinks.digital import Digital, Uplink
 
 
 @register("network", "cell")

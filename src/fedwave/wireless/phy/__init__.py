@@ -1,0 +1,1 @@
+"""From SINR to bits: fading-averaged goodput tables, retransmissions."""

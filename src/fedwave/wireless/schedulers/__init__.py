@@ -1,0 +1,1 @@
+"""Who sends when, and on how much of the carrier; one file per algorithm."""
