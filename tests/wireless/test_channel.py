@@ -89,6 +89,88 @@ def test_shadow_fading():
     np.testing.assert_array_equal(far, [4, 6, 8])
 
 
+def test_path_loss_on_top_of_a_site_is_finite():
+    # same place, same height: 1 m of direct distance, 28 + 20 lg 3.5 = 38.88 dB
+    assert channel.path_loss_db("UMa", True, 0.0, 3.5, 25.0, 25.0) == pytest.approx(38.881, abs=1e-3)
+    for scenario in channel.SCENARIOS:
+        assert np.isfinite(channel.path_loss_db(scenario, [True, False], 0.0, 3.5, 1.0, 1.0)).all()
+
+
+def test_environment_height_by_hand():
+    # 22.5 m of height at 100 m: C = 1.25 e^(-2/3) (9.5/10)^1.5 = 0.59424, so 1 m up to u = 1 / (1 + C) = 0.62726;
+    # above, 12, 15, 18, 21 m in quarters of what is left
+    ground = 1 / (1 + 1.25 * np.exp(-2 / 3) * 0.95**1.5)
+    u = [ground - 1e-6, *(ground + (1 - ground) * np.array([0.01, 0.26, 0.51, 0.76, 0.99999]))]
+    np.testing.assert_array_equal(channel.environment_height_m(100.0, 22.5, u), [1, 12, 15, 18, 21, 21])
+    # 13.5 m: 12 m is the only other height; below 13 m and within 18 m of the site it is 1 m
+    np.testing.assert_array_equal(channel.environment_height_m(100.0, [13.5, 12.9, 1.5], 0.9999), [12, 1, 1])
+    assert channel.environment_height_m(18.0, 22.5, 0.9999) == 1.0
+
+
+def test_environment_height_moves_the_breakpoint():
+    # h_E = 12: 4 (25 - 12)(16.5 - 12) 3.5e9 / 3e8 = 2,730 m; h_E = 1: 17,360 m
+    np.testing.assert_allclose(channel.breakpoint_m("UMa", 3.5, 25.0, 16.5, [12.0, 1.0]), [2_730.0, 17_360.0])
+    low, high = channel.path_loss_db("UMa", True, 4_000.0, 3.5, 25.0, 16.5, [1.0, 12.0])
+    # past the breakpoint the slope is 40 instead of 22: 18 lg(d3 / d') with d'^2 = 2730^2 + 8.5^2
+    assert high - low == pytest.approx(18 * np.log10(np.hypot(4_000, 8.5) / np.hypot(2_730, 8.5)), abs=1e-6)
+
+
+def test_open_office():
+    # TR 38.901 Table 7.4.2-1, open office
+    p = channel.los_probability("InH", [0.0, 5.0, 40.0, 49.0, 100.0], office="open")
+    np.testing.assert_allclose(p, [1, 1, np.exp(-35 / 70.8), np.exp(-44 / 70.8), 0.54 * np.exp(-51 / 211.7)])
+    assert (p >= channel.los_probability("InH", [0.0, 5.0, 40.0, 49.0, 100.0])).all()
+    with pytest.raises(BadInput, match=r"unknown office 'closed' \(known: mixed, open\)"):
+        channel.los_probability("InH", 10.0, office="closed")
+
+
+def test_float32_stays_float32():
+    for scenario in channel.SCENARIOS:
+        distance = np.linspace(10, 900, 50, dtype=np.float32)
+        p = channel.los_probability(scenario, distance, np.full(50, 20.0, dtype=np.float32))
+        assert p.dtype == np.float32
+        np.testing.assert_allclose(p, channel.los_probability(scenario, distance.astype(float), 20.0), rtol=1e-5)
+
+
+def test_statistics_tables():
+    # TR 38.901 Table 7.5-6 (shadow fading) and Table 7.6.3.1-2 (line-of-sight state)
+    expected = {"UMa": (37, 50, 7), "UMi": (10, 13, 7), "RMa": (37, 120, 120), "InH": (10, 6, 6)}
+    for scenario, distances in expected.items():
+        assert tuple(channel.shadow_correlation_m(scenario, state) for state in channel.LINK_STATES) == distances
+    assert [channel.los_correlation_m(scenario) for scenario in channel.SCENARIOS] == [50, 50, 60, 10]
+    assert [channel.indoor_shadow_sigma_db(scenario) for scenario in channel.SCENARIOS] == [7, 7, 8, 0]
+    with pytest.raises(BadInput, match="unknown link state 'los'"):
+        channel.shadow_correlation_m("UMa", "los")
+
+
+def test_delay_spread():
+    # UMa at 3.5 GHz counts as 6 GHz: 10^(-6.955 - 0.0963 lg 6) = 93.3 ns, 10^(-6.28 - 0.204 lg 6) = 364 ns
+    np.testing.assert_allclose(channel.delay_spread_s("UMa", [True, False], 3.5), [93.33e-9, 364.1e-9], rtol=1e-3)
+    # UMi at 28 GHz: 10^(-7.14 - 0.24 lg 29) = 32.3 ns; behind walls 10^-6.62 = 240 ns whatever the way outside
+    assert channel.delay_spread_s("UMi", True, 28.0) == pytest.approx(32.28e-9, rel=1e-3)
+    np.testing.assert_allclose(channel.delay_spread_s("UMi", [True, False], 28.0, indoor=True), 239.9e-9, rtol=1e-3)
+    assert channel.delay_spread_s("RMa", False, 0.7) == pytest.approx(10**-7.43)
+    assert channel.delay_spread_s("InH", True, 1.0) == pytest.approx(10 ** (-7.692 - 0.01 * np.log10(7.0)))
+
+
+def test_ranges():
+    channel.check_range("UMa", distance_m=[10, 5_000], carrier_ghz=3.5, h_bs_m=25, h_ut_m=22.5)
+    channel.check_range("InH", distance_m=150.0, h_bs_m=99.0)
+    for scenario, quantity, sentence in (
+        (
+            "UMa",
+            {"distance_m": [100, 5_001]},
+            "distance_m: 5001 is outside 10 to 5000, for which TR 38.901 gives the UMa",
+        ),
+        ("UMi", {"h_bs_m": 12.0}, "h_bs_m: 12 is outside 10, for"),
+        ("RMa", {"carrier_ghz": 39.0}, "carrier_ghz: 39 is outside 0.5 to 30"),
+        ("RMa", {"h_ut_m": float("nan")}, "h_ut_m: nan is outside 1 to 10"),
+        ("InH", {"distance_m": 0.5}, "distance_m: 0.5 is outside 1 to 150"),
+    ):
+        with pytest.raises(BadInput, match=sentence):
+            channel.check_range(scenario, **quantity)
+
+
 def test_unknown_names_are_bad_input():
     for call in (
         lambda: channel.path_loss_db("Uma", True, 100, 3.5, 25, 1.5),

@@ -1,29 +1,62 @@
-"""Large-scale propagation of 3GPP TR 38.901 (V17): path loss, line of sight, shadow fading, outdoor-to-indoor loss.
+"""Large-scale propagation of 3GPP TR 38.901 (V17): path loss, line of sight, shadow fading, penetration, delay spread.
 
-Everything is deterministic and vectorised; the draws (line of sight, shadowing, indoor) are made in ``largescale``.
+Everything is deterministic, vectorised and keeps float32; the draws (line of sight, shadowing, users) are made in
+``geometry``. V19 differs in the reflective glass of the "high" penetration model and in the delay spreads of UMa and
+UMi, not in path loss, line of sight or shadow fading.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedwave.core.errors import unknown
+from fedwave.core.errors import BadInput, unknown
 from fedwave.core.types import Floats
 
 SCENARIOS = ("UMa", "UMi", "RMa", "InH")
+LINK_STATES = ("LoS", "NLoS", "O2I")
 
 _LIGHT_M_S = 3.0e8  # TR 38.901 uses this rounded value in its breakpoint distances
 _BUILDING_HEIGHT_M = 5.0  # RMa average building height h (TR 38.901 Table 7.4.1-1 default)
 _STREET_WIDTH_M = 20.0  # RMa average street width W (same)
-_ENVIRONMENT_HEIGHT_M = 1.0  # effective environment height h_E
+_LOWEST_ROOF_M = 12.0  # smallest effective environment height other than 1 m (TR 38.901 Table 7.4.1-1, note 1)
 
 # Standard deviation of shadow fading in dB: (LoS, NLoS), TR 38.901 Table 7.4.1-1. RMa LoS is 6 dB past the breakpoint.
 _SIGMA_DB = {"UMa": (4.0, 6.0), "UMi": (4.0, 7.82), "RMa": (4.0, 8.0), "InH": (3.0, 8.03)}
 _SIGMA_RMA_FAR_DB = 6.0
+_SIGMA_INDOOR_DB = {"UMa": 7.0, "UMi": 7.0, "RMa": 8.0}  # O2I, TR 38.901 Table 7.5-6; InH has no users behind walls
 _O2I_SIGMA_DB = {"low": 4.4, "high": 6.5}  # TR 38.901 Table 7.4.3-2
+CAR_PENETRATION_DB = (9.0, 5.0)  # mean and standard deviation, TR 38.901 7.4.3.2; metallised windows: 20 dB
+
+# Correlation distance of shadow fading in metres, by link state: TR 38.901 Table 7.5-6.
+_SHADOW_CORRELATION_M = {
+    "UMa": {"LoS": 37.0, "NLoS": 50.0, "O2I": 7.0},
+    "UMi": {"LoS": 10.0, "NLoS": 13.0, "O2I": 7.0},
+    "RMa": {"LoS": 37.0, "NLoS": 120.0, "O2I": 120.0},
+    "InH": {"LoS": 10.0, "NLoS": 6.0, "O2I": 6.0},
+}
+_LOS_CORRELATION_M = {"UMa": 50.0, "UMi": 50.0, "RMa": 60.0, "InH": 10.0}  # TR 38.901 Table 7.6.3.1-2
+
+# Mean of lg(delay spread / s) as a + b lg(c + f / GHz), by link state: TR 38.901 Table 7.5-6 (V17).
+_DELAY_SPREAD = {
+    "UMa": {"LoS": (-6.955, -0.0963, 0.0), "NLoS": (-6.28, -0.204, 0.0), "O2I": (-6.62, 0.0, 0.0)},
+    "UMi": {"LoS": (-7.14, -0.24, 1.0), "NLoS": (-6.83, -0.24, 1.0), "O2I": (-6.62, 0.0, 0.0)},
+    "RMa": {"LoS": (-7.49, 0.0, 0.0), "NLoS": (-7.43, 0.0, 0.0), "O2I": (-7.47, 0.0, 0.0)},
+    "InH": {"LoS": (-7.692, -0.01, 1.0), "NLoS": (-7.173, -0.28, 1.0), "O2I": (-7.173, -0.28, 1.0)},
+}
+_DELAY_CARRIER_GHZ = {"UMa": 6.0, "UMi": 2.0, "RMa": 0.5, "InH": 6.0}  # below, this frequency counts (same, notes 6, 7)
+
+# What the formulas are meant for: TR 38.901 Table 7.4.1-1 (carriers: note 2). The distance is on the ground; in InH
+# it is the direct one, and beyond 5 km RMa has line of sight only.
+_RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "UMa": {"distance_m": (10, 5_000), "carrier_ghz": (0.5, 100), "h_bs_m": (25, 25), "h_ut_m": (1.5, 22.5)},
+    "UMi": {"distance_m": (10, 5_000), "carrier_ghz": (0.5, 100), "h_bs_m": (10, 10), "h_ut_m": (1.5, 22.5)},
+    "RMa": {"distance_m": (10, 10_000), "carrier_ghz": (0.5, 30), "h_bs_m": (10, 150), "h_ut_m": (1, 10)},
+    "InH": {"distance_m": (1, 150), "carrier_ghz": (0.5, 100)},
+}
 
 
 def _check(scenario: str) -> None:
@@ -31,19 +64,109 @@ def _check(scenario: str) -> None:
         raise unknown("scenario", scenario, SCENARIOS)
 
 
-def breakpoint_m(scenario: str, carrier_ghz: ArrayLike, h_bs_m: ArrayLike, h_ut_m: ArrayLike) -> Floats:
+def _floats(x: ArrayLike) -> Floats:
+    """As an array: float32 stays, anything else becomes float64."""
+    array = np.asarray(x)
+    return array if array.dtype == np.float32 else array.astype(np.float64)
+
+
+def valid_range(scenario: str, quantity: str) -> tuple[float, float]:
+    """Limits of ``distance_m``, ``carrier_ghz``, ``h_bs_m`` or ``h_ut_m``, Table 7.4.1-1; infinite if open."""
+    _check(scenario)
+    return _RANGES[scenario].get(quantity, (-np.inf, np.inf))
+
+
+def check_range(scenario: str, **quantities: ArrayLike) -> None:
+    """Refuse what lies outside the range that a scenario's formulas are meant for (TR 38.901 Table 7.4.1-1).
+
+    Parameters
+    ----------
+    quantities : any of ``distance_m``, ``carrier_ghz``, ``h_bs_m``, ``h_ut_m``; scalars or arrays.
+
+    Raises
+    ------
+    BadInput : unknown scenario, or the first value outside its range.
+    """
+    for name, values in quantities.items():
+        low, high = valid_range(scenario, name)
+        array = np.atleast_1d(np.asarray(values, dtype=float))
+        outside = array[~((array >= low) & (array <= high))]
+        if outside.size:
+            allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            raise BadInput(
+                f"{name}: {outside.flat[0]:g} is outside {allowed}, for which TR 38.901 gives the {scenario} formulas"
+            )
+
+
+@dataclass(frozen=True)
+class PathLoss:
+    """Path loss as TR 38.901 Table 7.4.1-1 has it: straight lines in lg d, d the direct distance in metres.
+
+    Line of sight: ``near[0] + near[1] lg d + near[2] d`` up to ``breakpoint_m`` on the ground,
+    ``far[0] + far[1] lg d`` beyond. Without: the larger of that and ``blocked[0] + blocked[1] lg d``.
+    """
+
+    near: tuple[Any, Any, float]
+    far: tuple[Any, Any]
+    blocked: tuple[Any, Any]
+    breakpoint_m: Any
+
+
+def breakpoint_m(
+    scenario: str, carrier_ghz: ArrayLike, h_bs_m: ArrayLike, h_ut_m: ArrayLike, h_e_m: ArrayLike = 1.0
+) -> Floats:
     """Breakpoint distance in metres (TR 38.901 Table 7.4.1-1, notes 1 and 5); infinite for InH.
 
-    UMa, UMi: ``4 (h_BS - h_E)(h_UT - h_E) f / c`` with h_E = 1 m. RMa: ``2 pi h_BS h_UT f / c``.
+    UMa, UMi: ``4 (h_BS - h_E)(h_UT - h_E) f / c``. RMa: ``2 pi h_BS h_UT f / c``.
     """
     _check(scenario)
-    carrier_hz, h_bs, h_ut = (np.asarray(x, dtype=float) for x in (carrier_ghz, h_bs_m, h_ut_m))
+    carrier_hz, h_bs, h_ut, h_e = (np.asarray(x, dtype=float) for x in (carrier_ghz, h_bs_m, h_ut_m, h_e_m))
     carrier_hz = carrier_hz * 1e9
     if scenario == "InH":
         return np.full(np.broadcast(carrier_hz, h_bs, h_ut).shape, np.inf)
     if scenario == "RMa":
         return 2.0 * np.pi * h_bs * h_ut * carrier_hz / _LIGHT_M_S
-    return 4.0 * (h_bs - _ENVIRONMENT_HEIGHT_M) * (h_ut - _ENVIRONMENT_HEIGHT_M) * carrier_hz / _LIGHT_M_S
+    return 4.0 * (h_bs - h_e) * (h_ut - h_e) * carrier_hz / _LIGHT_M_S
+
+
+def path_loss_terms(
+    scenario: str, carrier_ghz: ArrayLike, h_bs_m: ArrayLike, h_ut_m: ArrayLike, h_e_m: ArrayLike = 1.0
+) -> PathLoss:
+    """The coefficients of :func:`path_loss_db`, which depend on heights and carrier only; arguments as there.
+
+    A breakpoint below 1 m (users as high as h_E) counts as 1 m.
+    """
+    fc, h_bs, h_ut = (np.asarray(x, dtype=float) for x in (carrier_ghz, h_bs_m, h_ut_m))
+    bp = np.maximum(breakpoint_m(scenario, fc, h_bs, h_ut, h_e_m), 1.0)
+    if scenario == "RMa":
+        return _rma(fc, h_bs, h_ut, bp)
+    carrier = 20.0 * np.log10(fc)
+    if scenario == "InH":
+        near = 32.4 + carrier
+        return PathLoss((near, 17.3, 0.0), (near, 17.3), (17.3 + 24.9 * np.log10(fc), 38.3), bp)
+    square = np.log10(bp**2 + (h_bs - h_ut) ** 2)
+    if scenario == "UMa":
+        blocked = 13.54 + carrier - 0.6 * (h_ut - 1.5)
+        return PathLoss((28.0 + carrier, 22.0, 0.0), (28.0 + carrier - 9.0 * square, 40.0), (blocked, 39.08), bp)
+    blocked = 22.4 + 21.3 * np.log10(fc) - 0.3 * (h_ut - 1.5)
+    return PathLoss((32.4 + carrier, 21.0, 0.0), (32.4 + carrier - 9.5 * square, 40.0), (blocked, 35.3), bp)
+
+
+def _rma(fc: Floats, h_bs: Floats, h_ut: Floats, bp: Floats) -> PathLoss:
+    h, w = _BUILDING_HEIGHT_M, _STREET_WIDTH_M
+    a = 20.0 * np.log10(40.0 * np.pi * fc / 3.0) - min(0.044 * h**1.72, 14.77)
+    b, c = 20.0 + min(0.03 * h**1.72, 10.0), 0.002 * np.log10(h)
+    slope = 43.42 - 3.1 * np.log10(h_bs)
+    blocked = (
+        161.04
+        - 7.1 * np.log10(w)
+        + 7.5 * np.log10(h)
+        - (24.37 - 3.7 * (h / h_bs) ** 2) * np.log10(h_bs)
+        - 3.0 * slope
+        + 20.0 * np.log10(fc)
+        - (3.2 * np.log10(11.75 * h_ut) ** 2 - 4.97)
+    )
+    return PathLoss((a, b, c), (a + (b - 40.0) * np.log10(bp) + c * bp, 40.0), (blocked, slope), bp)
 
 
 def path_loss_db(
@@ -53,118 +176,112 @@ def path_loss_db(
     carrier_ghz: ArrayLike,
     h_bs_m: ArrayLike,
     h_ut_m: ArrayLike,
+    h_e_m: ArrayLike = 1.0,
 ) -> Floats:
     """Mean path loss in dB, TR 38.901 Table 7.4.1-1 (NLoS as ``max(LoS, NLoS')``, not the optional formulas).
 
-    UMa takes the effective environment height h_E = 1 m, which is exact below 13 m of user height; above, TR 38.901
-    draws h_E at random and this is its most probable value. RMa takes h = 5 m and W = 20 m.
+    RMa takes h = 5 m and W = 20 m.
 
     Parameters
     ----------
     scenario : "UMa", "UMi" (street canyon), "RMa" or "InH" (office).
     los : line of sight or not, boolean, any shape; all arguments broadcast.
-    distance_2d_m : ground distance, >= 0; the formulas are meant for 10 m and more (1 m of 3D distance for InH).
-    carrier_ghz : 0.5 to 100 GHz.
+    distance_2d_m : ground distance, >= 0 (direct distances below 1 m count as 1 m); see :func:`check_range` for what
+        the formulas are meant for.
+    carrier_ghz : 0.5 to 100 GHz (RMa: 30 GHz).
     h_bs_m, h_ut_m : antenna heights.
+    h_e_m : effective environment height of UMa links, 1 m for UMi and for users below 13 m; above, a draw per link
+        and site (:func:`environment_height_m`).
 
     Raises
     ------
     BadInput : unknown scenario.
     """
-    _check(scenario)
-    d2, fc, h_bs, h_ut = (np.asarray(x, dtype=float) for x in (distance_2d_m, carrier_ghz, h_bs_m, h_ut_m))
-    d3 = np.hypot(d2, h_bs - h_ut)
-    bp = breakpoint_m(scenario, fc, h_bs, h_ut)
-    sight = _LOS[scenario](d2, d3, fc, h_bs, h_ut, bp)
-    blocked = np.maximum(sight, _NLOS[scenario](d3, fc, h_bs, h_ut))
+    terms = path_loss_terms(scenario, carrier_ghz, h_bs_m, h_ut_m, h_e_m)
+    d2 = np.asarray(distance_2d_m, dtype=float)
+    d3 = np.maximum(np.hypot(d2, np.asarray(h_bs_m, dtype=float) - np.asarray(h_ut_m, dtype=float)), 1.0)
+    lg = np.log10(d3)
+    near = terms.near[0] + terms.near[1] * lg + terms.near[2] * d3
+    sight = np.where(d2 <= terms.breakpoint_m, near, terms.far[0] + terms.far[1] * lg)
+    blocked = np.maximum(sight, terms.blocked[0] + terms.blocked[1] * lg)
     return np.where(np.asarray(los, dtype=bool), sight, blocked)
 
 
-def _dual_slope(offset: float, slope: float, far_slope: float) -> Callable[..., Floats]:
-    """UMa and UMi line of sight: two slopes joined at the breakpoint."""
+def _tall_user(d: Floats, h_ut: Floats) -> Floats:
+    """UMa ``C'(h_UT) g(d)``: what heights above 13 m add to the view (TR 38.901 Tables 7.4.1-1 and 7.4.2-1).
 
-    def loss(d2: Floats, d3: Floats, fc: Floats, h_bs: Floats, h_ut: Floats, bp: Floats) -> Floats:
-        near = offset + slope * np.log10(d3) + 20.0 * np.log10(fc)
-        far = offset + 40.0 * np.log10(d3) + 20.0 * np.log10(fc) - far_slope * np.log10(bp**2 + (h_bs - h_ut) ** 2)
-        return np.where(d2 <= bp, near, far)
-
-    return loss
+    Heights over 23 m, where the table ends, count as 23 m.
+    """
+    height = ((np.clip(h_ut, 13.0, 23.0) - 13.0) / 10.0) ** 1.5
+    return np.where(d <= 18.0, 0.0, 1.25 * height * (d / 100.0) ** 3 * np.exp(-d / 150.0)).astype(d.dtype)
 
 
-def _rma_los(d2: Floats, d3: Floats, fc: Floats, h_bs: Floats, h_ut: Floats, bp: Floats) -> Floats:
-    h = _BUILDING_HEIGHT_M
+def environment_height_m(distance_2d_m: ArrayLike, h_ut_m: ArrayLike, uniform: ArrayLike) -> Floats:
+    """Effective environment height h_E of UMa links, TR 38.901 Table 7.4.1-1, note 1.
 
-    def near(d: Floats) -> Floats:
-        return (
-            20.0 * np.log10(40.0 * np.pi * d * fc / 3.0)
-            + min(0.03 * h**1.72, 10.0) * np.log10(d)
-            - min(0.044 * h**1.72, 14.77)
-            + 0.002 * np.log10(h) * d
-        )
+    1 m with probability ``1 / (1 + C(d, h_UT))``, else uniform among 12, 15, ... up to h_UT - 1.5 m. Always 1 m for
+    users below 13 m. Each link between a site and a user has a draw of its own.
 
-    return np.where(d2 <= bp, near(d3), near(bp) + 40.0 * np.log10(d3 / bp))
-
-
-def _inh_los(d2: Floats, d3: Floats, fc: Floats, h_bs: Floats, h_ut: Floats, bp: Floats) -> Floats:
-    return 32.4 + 17.3 * np.log10(d3) + 20.0 * np.log10(fc)
-
-
-def _uma_nlos(d3: Floats, fc: Floats, h_bs: Floats, h_ut: Floats) -> Floats:
-    return 13.54 + 39.08 * np.log10(d3) + 20.0 * np.log10(fc) - 0.6 * (h_ut - 1.5)
+    Parameters
+    ----------
+    distance_2d_m : ground distance; all arguments broadcast.
+    uniform : the caller's draw in (0, 1): below the probability it chooses 1 m, what is left chooses the height.
+    """
+    d, h_ut, u = _floats(distance_2d_m), _floats(h_ut_m), _floats(uniform)
+    ground = 1.0 / (1.0 + _tall_user(d, h_ut))
+    heights = np.maximum(np.floor((h_ut - 1.5 - _LOWEST_ROOF_M) / 3.0) + 1.0, 1.0)
+    rest = (u - ground) / np.maximum(1.0 - ground, 1e-12)
+    step = np.minimum(np.floor(np.clip(rest, 0.0, 1.0) * heights), heights - 1.0)
+    return np.where((u < ground) | (h_ut < 13.0), 1.0, _LOWEST_ROOF_M + 3.0 * step)
 
 
-def _umi_nlos(d3: Floats, fc: Floats, h_bs: Floats, h_ut: Floats) -> Floats:
-    return 35.3 * np.log10(d3) + 22.4 + 21.3 * np.log10(fc) - 0.3 * (h_ut - 1.5)
-
-
-def _rma_nlos(d3: Floats, fc: Floats, h_bs: Floats, h_ut: Floats) -> Floats:
-    h, w = _BUILDING_HEIGHT_M, _STREET_WIDTH_M
-    return (
-        161.04
-        - 7.1 * np.log10(w)
-        + 7.5 * np.log10(h)
-        - (24.37 - 3.7 * (h / h_bs) ** 2) * np.log10(h_bs)
-        + (43.42 - 3.1 * np.log10(h_bs)) * (np.log10(d3) - 3.0)
-        + 20.0 * np.log10(fc)
-        - (3.2 * np.log10(11.75 * h_ut) ** 2 - 4.97)
-    )
-
-
-def _inh_nlos(d3: Floats, fc: Floats, h_bs: Floats, h_ut: Floats) -> Floats:
-    return 38.3 * np.log10(d3) + 17.30 + 24.9 * np.log10(fc)
-
-
-_LOS = {"UMa": _dual_slope(28.0, 22.0, 9.0), "UMi": _dual_slope(32.4, 21.0, 9.5), "RMa": _rma_los, "InH": _inh_los}
-_NLOS = {"UMa": _uma_nlos, "UMi": _umi_nlos, "RMa": _rma_nlos, "InH": _inh_nlos}
-
-
-def los_probability(scenario: str, distance_2d_m: ArrayLike, h_ut_m: ArrayLike = 1.5) -> Floats:
-    """Probability of line of sight, TR 38.901 Table 7.4.2-1 (InH: mixed office).
+def los_probability(
+    scenario: str, distance_2d_m: ArrayLike, h_ut_m: ArrayLike = 1.5, office: Literal["mixed", "open"] = "mixed"
+) -> Floats:
+    """Probability of line of sight, TR 38.901 Table 7.4.2-1. For users behind walls, of the way outside.
 
     UMa below 13 m of user height: ``18/d + exp(-d/63)(1 - 18/d)``, 1 for d <= 18 m; above, times the C'(h_UT) factor
     (heights over 23 m, where the table ends, count as 23 m).
+
+    Parameters
+    ----------
+    distance_2d_m : ground distance, >= 0, any shape.
+    h_ut_m : user height (UMa only).
+    office : "mixed" or "open" (InH only).
+
+    Raises
+    ------
+    BadInput : unknown scenario or office.
     """
     _check(scenario)
-    d = np.asarray(distance_2d_m, dtype=float)
+    d = _floats(distance_2d_m)
     if scenario == "RMa":
-        return np.where(d <= 10.0, 1.0, np.exp(-(d - 10.0) / 1000.0))
+        return np.exp(np.maximum(d - 10.0, 0.0) / -1000.0)
     if scenario == "InH":
-        near = np.exp(-(d - 1.2) / 4.7)
-        far = 0.32 * np.exp(-(d - 6.5) / 32.6)
-        return np.where(d <= 1.2, 1.0, np.where(d < 6.5, near, far))
-    ratio = 18.0 / np.maximum(d, 18.0)
-    probability = ratio + np.exp(-d / (63.0 if scenario == "UMa" else 36.0)) * (1.0 - ratio)
-    if scenario == "UMa":
-        height = (np.clip(np.asarray(h_ut_m, dtype=float), 13.0, 23.0) - 13.0) / 10.0
-        probability = probability * (1.0 + height**1.5 * 1.25 * (d / 100.0) ** 3 * np.exp(-d / 150.0))
-    return np.where(d <= 18.0, 1.0, probability)
+        return _inh_los(d, office)
+    d = np.maximum(d, 18.0)
+    ratio = 18.0 / d
+    probability = ratio + np.exp(d / (-63.0 if scenario == "UMa" else -36.0)) * (1.0 - ratio)
+    if scenario == "UMa" and np.any(np.asarray(h_ut_m) > 13.0):
+        return probability * (1.0 + _tall_user(d, _floats(h_ut_m)))
+    return probability
+
+
+def _inh_los(d: Floats, office: str) -> Floats:
+    if office == "mixed":
+        far = 0.32 * np.exp((d - 6.5) / -32.6)
+        return np.where(d < 6.5, np.exp(np.maximum(d - 1.2, 0.0) / -4.7), far)
+    if office == "open":
+        return np.where(d <= 49.0, np.exp(np.maximum(d - 5.0, 0.0) / -70.8), 0.54 * np.exp((d - 49.0) / -211.7))
+    raise unknown("office", office, ("mixed", "open"))
 
 
 def o2i_penetration_db(model: str, carrier_ghz: ArrayLike) -> Floats:
     """Mean building penetration loss through the external wall in dB, without the part that grows with indoor depth.
 
     TR 38.901 Tables 7.4.3-1 (materials) and 7.4.3-2: "low" is 30 % standard glass and 70 % concrete, "high" is 70 %
-    infrared-reflective glass and 30 % concrete; 5 dB are added for non-perpendicular incidence.
+    infrared-reflective glass and 30 % concrete; 5 dB are added for non-perpendicular incidence. The simplification for
+    single-frequency studies below 6 GHz (Table 7.4.3-3: 20 dB, no spread) is not used.
 
     Raises
     ------
@@ -197,3 +314,42 @@ def shadow_sigma_db(
     sight, blocked = _SIGMA_DB[scenario]
     far = (scenario == "RMa") & (np.asarray(distance_2d_m) > np.asarray(breakpoint_m))
     return np.where(np.asarray(los, dtype=bool), np.where(far, _SIGMA_RMA_FAR_DB, sight), blocked)
+
+
+def indoor_shadow_sigma_db(scenario: str) -> float:
+    """Standard deviation of shadow fading of users behind walls (O2I) in dB, TR 38.901 Table 7.5-6; 0 for InH."""
+    _check(scenario)
+    return _SIGMA_INDOOR_DB.get(scenario, 0.0)
+
+
+def shadow_correlation_m(scenario: str, state: str) -> float:
+    """Distance at which shadow fading has correlation 1/e, by link state ("LoS", "NLoS", "O2I"): Table 7.5-6."""
+    _check(scenario)
+    if state not in LINK_STATES:
+        raise unknown("link state", state, LINK_STATES)
+    return _SHADOW_CORRELATION_M[scenario][state]
+
+
+def los_correlation_m(scenario: str) -> float:
+    """Correlation distance of the line-of-sight state in metres, TR 38.901 Table 7.6.3.1-2."""
+    _check(scenario)
+    return _LOS_CORRELATION_M[scenario]
+
+
+def delay_spread_s(scenario: str, los: ArrayLike, carrier_ghz: float, *, indoor: ArrayLike = False) -> Floats:
+    """Median RMS delay spread in seconds, ``10 ** mu_lgDS`` of TR 38.901 Table 7.5-6 (V17).
+
+    Parameters
+    ----------
+    los, indoor : boolean, any shape; a user behind walls has the O2I value whatever the way outside.
+    carrier_ghz : below 6 GHz (UMa, InH) or 2 GHz (UMi) that frequency counts, as the table's notes have it.
+
+    Raises
+    ------
+    BadInput : unknown scenario.
+    """
+    _check(scenario)
+    fc = np.maximum(carrier_ghz, _DELAY_CARRIER_GHZ[scenario])
+    sight, blocked, inside = (10.0 ** (a + b * np.log10(c + fc)) for a, b, c in _DELAY_SPREAD[scenario].values())
+    outside = np.where(np.asarray(los, dtype=bool), sight, blocked)
+    return np.where(np.asarray(indoor, dtype=bool), inside, outside)
