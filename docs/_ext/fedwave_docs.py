@@ -17,8 +17,8 @@ from fedwave import listing
 from fedwave.core.types import STATUSES, RoundRecord
 from fedwave.devices import catalogue
 from fedwave.results.client_log import CLIENT
-from fedwave.wireless.networks.cell import Cell
 from fedwave.wireless.energy import RadioEnergy
+from fedwave.wireless.networks.cell import Cell
 
 PACKAGES = {
     "experiment": [
@@ -58,9 +58,13 @@ _CLIENT = {
     "x_m": "position relative to the site",
     "y_m": "position relative to the site",
     "loss": "mean local training loss; NaN without training",
+    "access_s": "part of its times spent connecting; NaN without a radio",
+    "up_bps": "uplink rate alone on the whole carrier; NaN without a radio",
+    "block_s": "uplink resource blocks x seconds used; NaN without a radio",
+    "cell": "serving cell; -1 without a radio",
 }
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_UNITS = {"s": "s", "bits": "bit", "j": "J", "m": "m", "db": "dB"}
+_UNITS = {"s": "s", "bits": "bit", "bps": "bit/s", "j": "J", "m": "m", "db": "dB"}
 
 
 def setup(app: Any) -> dict[str, Any]:

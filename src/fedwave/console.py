@@ -260,6 +260,15 @@ def _cell(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
+def _base_row(plan: Plan) -> dict[str, str]:
+    base = plan.base_delivery
+    if base is None:
+        return {}
+    missed = f", {base['unreached_share']:.0%} not reached" if base["unreached_share"] else ""
+    text = f"{data(base['bits'])} to every device once: {duration(base['seconds'])}, {si(base['joules_mean'], 'J')} each"
+    return {"base model": text + missed}
+
+
 def show_plan(plan: Plan) -> None:
     """A plan in words and numbers."""
     print(f"verdict: {plan.verdict}; binding: {plan.binding.replace('_', ' ')}")
@@ -273,6 +282,7 @@ def show_plan(plan: Plan) -> None:
         "memory": f"{si(plan.peak_memory_bytes, 'B')} at most on a device",
         "delivered": f"{plan.delivered_share:.0%} of the updates of {plan.clients} clients in turn"
         + "".join(f", {name.replace('_', ' ')} {share:.0%}" for name, share in plan.lost.items()),
+        **_base_row(plan),
         "in all": f"{plan.rounds} round{'s' if plan.rounds != 1 else ''} in {duration(plan.total_s)}",
     }
     for name, text in lines.items():

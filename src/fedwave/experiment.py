@@ -21,6 +21,7 @@ from fedwave.core.keys import Key
 from fedwave.core.types import Population
 from fedwave.devices.fleet import Fleet
 from fedwave.engines.cohort import CohortEngine
+from fedwave.federation.air import check_air
 from fedwave.federation.samplers import Sampler, Uniform
 from fedwave.federation.server import Server
 from fedwave.federation.setting import Codec, Setting
@@ -140,7 +141,7 @@ class Experiment:
                 f"method {registry.name_of(self.method)!r} averages factors and needs one LoRA rank for all clients; "
                 "task.adapter.rank differs by device (flora takes mixed ranks)"
             )
-        return Setting(
+        setting = Setting(
             seed=self.seed,
             rounds=self.rounds,
             eval_every=self.eval_every,
@@ -155,6 +156,8 @@ class Experiment:
             fleet=self.fleet,
             server=self.server,
         )
+        check_air(setting)
+        return setting
 
     def _check(self, up: Chain, down: Chain, spec: Any) -> None:
         self.method.check(spec)

@@ -8,8 +8,8 @@ from fedwave.core import registry
 from fedwave.core.errors import unknown
 
 _KINDS = {
-    "adapters": "adapter", "engines": "engine", "methods": "method", "networks": "network", "optimizers": "optimizer",
-    "partitions": "partition", "samplers": "sampler", "schedulers": "scheduler", "sinks": "sink",
+    "adapters": "adapter", "downlinks": "downlink", "energy": "energy", "engines": "engine", "methods": "method",
+    "mobility": "mobility", "networks": "network", "optimizers": "optimizer", "partitions": "partition", "samplers": "sampler", "schedulers": "scheduler", "sinks": "sink",
     "tasks": "task", "transforms": "transform", "uplinks": "uplink",
 }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from fedwave.core.errors import BadInput
 from fedwave.core.types import STATUSES, RoundRecord
 from fedwave.experiment import Experiment
+from fedwave.federation.checks import check_network
 from fedwave.federation.setting import Setting, Turn
 from fedwave.federation.sync import rehearse
 
@@ -22,7 +23,8 @@ class Plan:
     """What a job asks of its devices and its network. Quantities are per round unless said otherwise.
 
     ``binding`` is what ends the round or keeps clients out of it; ``*_per_client`` are means over the rehearsed
-    cohorts, ``round_s_p5`` and ``round_s_p95`` quantiles over the rehearsed rounds.
+    cohorts, ``round_s_p5`` and ``round_s_p95`` quantiles over the rehearsed rounds. ``base_delivery`` is the one-time
+    delivery of the base model to all devices, in no other number.
     """
 
     verdict: Literal["suitable", "conditional", "unsuitable"]
@@ -47,6 +49,7 @@ class Plan:
     total_energy_j: float
     devices: dict[str, dict[str, float | bool]]
     assumptions: tuple[str, ...]
+    base_delivery: dict[str, float] | None = None
 
     @property
     def feasible(self) -> bool:
@@ -65,6 +68,8 @@ def plan(experiment: Experiment, *, rounds: int | None = None) -> Plan:
     client in ten is lost, suitable otherwise. Raises :class:`BadInput` where the numbers run out of range.
     """
     setting = experiment.setting()
+    setting = replace(setting, network=setting.network.for_planning())
+    check_network(setting)
     with np.errstate(all="ignore"):  # what overflows shows in the result, and is refused there
         count = rounds or min(setting.rounds, _REHEARSED)
         rehearsal = list(rehearse(setting, count))
@@ -101,7 +106,7 @@ def _summary(
         round_s_p5=float(np.quantile(seconds, 0.05)),
         round_s_p95=float(np.quantile(seconds, 0.95)),
         **{f"{name}_s": value for name, value in path.items()},
-        uplink_bits_per_client=_mean(turns, lambda t: t.work.up_bits),
+        uplink_bits_per_client=_mean(turns, _up_bits),
         downlink_bits_per_client=_mean(turns, lambda t: t.work.down_bits),
         energy_j_per_client=_mean(turns, lambda t: t.delivery.radio_j + t.delivery.compute_j),
         peak_memory_bytes=float(max((t.compute.peak_bytes.max() for t in turns if len(t.cohort)), default=0.0)),
@@ -115,6 +120,7 @@ def _summary(
         total_energy_j=float(np.mean([r.energy_j for r in records])) * setting.rounds,
         devices=_devices(setting, [t for _, t in rehearsal]),
         assumptions=assumptions,
+        base_delivery=setting.base_delivery(),
     )
 
 
@@ -144,6 +150,11 @@ def _verdict(setting: Setting, delivered: list[int], heard: float) -> Literal["s
     if enough < 0.5:
         return "unsuitable"
     return "suitable" if heard >= 0.9 else "conditional"
+
+
+def _up_bits(turn: Turn) -> Any:
+    """What clients are asked to send digitally; of a sum in the air, what they sent to make it possible."""
+    return turn.work.up_bits if turn.delivery.up_symbols is None else turn.delivery.up_sent_bits
 
 
 def _mean(turns: list[Turn], what: Any) -> float:

@@ -20,7 +20,7 @@ from fedwave.core.registry import name_of
 from fedwave.core.types import RoundRecord, World
 from fedwave.experiment import Experiment
 from fedwave.federation import sync
-from fedwave.federation.checks import check_memory
+from fedwave.federation.checks import check_memory, check_network
 from fedwave.results import client_log, memory_store
 from fedwave.results.files import disk
 from fedwave.results.memory_store import MemoryStore
@@ -97,6 +97,9 @@ class Simulation:
         session = build_session(experiment, setting, progress)
         if folder:  # not before the job is known to build
             folder.create(experiment.to_toml(), {**environment(setting), "data": _fingerprints(experiment)}).claim()
+            base = setting.base_delivery()
+            if base is not None:
+                folder.note("base_delivery", base)
         store = MemoryStore(folder.path / "memory" if folder else None, session.memory_leaves)
         return cls._from_round_0(experiment, setting, session, store, folder)
 
@@ -258,6 +261,7 @@ def _ready(experiment: Experiment, progress: Callable[[int, int], None] | None =
         sink.check()
     experiment.task.prepare(progress)
     setting = experiment.setting()
+    check_network(setting)
     check_memory(setting)
     return setting
 

@@ -19,7 +19,10 @@ from fedwave.experiment import Experiment
 
 ROOT = Path(fedwave.__file__).parents[2]
 JOBS = sorted([*(ROOT / "examples").glob("*.toml"), *Path(fedwave.__file__).parent.glob("jobs/*.toml")])
-FIELD_OF = {"adapter": None, "partition": None, "optimizer": None, "scheduler": "network", "uplink": "network"}
+FIELD_OF = {
+    **dict.fromkeys(("adapter", "partition", "optimizer")),
+    **dict.fromkeys(("scheduler", "uplink", "downlink", "mobility", "energy"), "network"),
+}
 # A class with a key that has no default is given one.
 NEEDED = {
     "trace": {"file": "trace.csv"},

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_rows_hold_what_the_round_decided(tmp_path):
     assert rows["y_m"].tolist() == [0.0, -2.0, -4.0]
     assert rows["down_bits"][0] == 2.0**40 + 1  # bits are exact
     assert np.array_equal(rows["loss"], np.float32([0.25, np.nan, np.inf]), equal_nan=True)
-    assert (tmp_path / "clients.bin").stat().st_size == 6 * client_log.CLIENT.itemsize == 6 * 72
+    assert (tmp_path / "clients.bin").stat().st_size == 6 * client_log.CLIENT.itemsize == 6 * 88
 
 
 def test_the_note_reads_without_fedwave(tmp_path):
@@ -74,10 +75,10 @@ def test_the_note_reads_without_fedwave(tmp_path):
 def test_cut_never_lengthens_and_keeps_whole_records(tmp_path):
     cohort, delivery, replies = turn()
     client_log.ClientLog(tmp_path, ("a", "b")).append(cohort, delivery, np.zeros((6, 2)), replies)
-    assert client_log.saved_bytes(tmp_path) == 3 * 72
+    assert client_log.saved_bytes(tmp_path) == 3 * 88
     client_log.truncate(tmp_path, 10_000)
-    assert client_log.saved_bytes(tmp_path) == 3 * 72
-    client_log.truncate(tmp_path, 2 * 72 + 5)
+    assert client_log.saved_bytes(tmp_path) == 3 * 88
+    client_log.truncate(tmp_path, 2 * 88 + 5)
     assert client_log.read(tmp_path).rows["id"].tolist() == [0, 2]
     with (tmp_path / "clients.bin").open("ab") as log:
         log.write(b"half")
@@ -99,8 +100,63 @@ def test_refusals_are_sentences(tmp_path):
         client_log.read(tmp_path)
     note = {"version": 9, "devices": [], "statuses": [], "dtype": client_log.CLIENT.descr}
     (tmp_path / "clients.json").write_text(json.dumps(note))
-    with pytest.raises(BadInput, match="has version 9, this fedwave reads version 1"):
+    with pytest.raises(BadInput, match="has version 9, this fedwave reads versions 1 and 2"):
         client_log.read(tmp_path)
+
+
+OLD = np.dtype(client_log.CLIENT.descr[:17])  # version 1: all but access_s, up_bps, block_s, cell
+
+
+def old_log(folder, count=3):
+    """A log of version 1 with ``count`` records of 72 bytes."""
+    found = np.zeros(count, dtype=OLD)
+    found["id"], found["sinr_db"] = np.arange(count), 5.0
+    found.tofile(folder / "clients.bin")
+    statuses = [name for name in client_log.LOG_STATUSES if name != "access"]
+    note = {"version": 1, "devices": ["phone"], "statuses": statuses, "dtype": OLD.descr}
+    (folder / "clients.json").write_text(json.dumps(note))
+
+
+def test_version_1_is_read_without_what_it_lacks(tmp_path):
+    assert OLD.itemsize == 72
+    old_log(tmp_path)
+    table = client_log.read(tmp_path)
+    assert table.rows.dtype == client_log.CLIENT
+    assert table.rows["id"].tolist() == [0, 1, 2]
+    assert table.rows["sinr_db"].tolist() == [5.0, 5.0, 5.0]
+    assert table.rows["cell"].tolist() == [-1, -1, -1]
+    assert all(np.isnan(table.rows[name]).all() for name in ("access_s", "up_bps", "block_s"))
+    assert table.statuses.index("not_finite") == 9  # the codes are those of its own note
+
+
+def test_version_1_is_never_continued_or_cut_amiss(tmp_path):
+    """Opening a finished run cuts nothing (3 records are 216 bytes); a record of another length is not appended."""
+    old_log(tmp_path)
+    client_log.truncate(tmp_path, 216)
+    assert len(client_log.read(tmp_path).rows) == 3
+    cohort, delivery, replies = turn()
+    log = client_log.ClientLog(tmp_path, ("phone",))
+    with pytest.raises(BadInput, match="has version 1, this fedwave writes version 2"):
+        log.append(cohort, delivery, np.zeros((6, 2)), replies)
+    assert (tmp_path / "clients.bin").stat().st_size == 216
+
+
+def test_what_only_a_radio_has(tmp_path):
+    cohort, delivery, replies = turn()
+    bare = client_log.rows(cohort, delivery, np.zeros((6, 2)), replies)
+    assert bare["cell"].tolist() == [-1, -1, -1]
+    assert all(np.isnan(bare[name]).all() for name in ("access_s", "up_bps", "block_s"))
+    whole = np.arange(3)
+    radio = replace(
+        delivery, access_s=whole + 0.25, up_bps=whole * 1e6, block_s=whole + 2.0, cell=whole + 4,
+        position_m=np.stack([whole + 7.0, whole + 8.0], axis=1),
+    )  # fmt: skip
+    rows = client_log.rows(cohort, radio, np.zeros((6, 2)), replies)
+    assert rows["access_s"].tolist() == [0.25, 1.25, 2.25]
+    assert rows["up_bps"].tolist() == [0.0, 1e6, 2e6]
+    assert rows["block_s"].tolist() == [2.0, 3.0, 4.0]
+    assert rows["cell"].tolist() == [4, 5, 6]
+    assert rows["x_m"].tolist() == [7.0, 8.0, 9.0]  # where the network says, not where the world had them
 
 
 @pytest.fixture(scope="module")

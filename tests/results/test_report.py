@@ -14,7 +14,7 @@ from fedwave import cli, simulation
 from fedwave.core.errors import BadInput
 from fedwave.experiment import Experiment
 from fedwave.results.client_log import CLIENT, LOG_STATUSES, ClientTable
-from fedwave.results.report import detail, load, parts, totals, write_report
+from fedwave.results.report import detail, load, parts, radio, totals, write_report
 from fedwave.results.report.compare import TRAIN_LOSS, curves, evenly, flat, group
 from fedwave.results.report.page import embedded, render
 from fedwave.results.report.runs import RunLog, losses
@@ -161,13 +161,13 @@ def test_large_rounds_are_sampled_with_the_slowest():
 def test_cell_takes_means_per_client():
     clients = [(0, 1, "delivered", 1, 1, 1), (1, 1, "outage", 1, 1, np.nan), (1, 3, "delivered", 1, 1, 1)]
     run = log([line(0), line(1)], clients)
-    table = detail.cell(run)
+    table = radio.cell(run)
     assert table["id"] == [1, 3]
     assert table["called"] == [2, 1]
     assert table["lost"] == [1, 0]
     assert table["y"] == [2.0, 2.0]  # where it was last
     assert table["sinr"] == [1.0, 3.0]
-    assert detail.signal(run) == {"edges": [0.0, 3.0, 6.0], "heard": [1, 1], "lost": [1, 0]}
+    assert radio.signal(run) == {"edges": [0.0, 3.0, 6.0], "heard": [1, 1], "lost": [1, 0]}
     assert [row["name"] for row in detail.devices(run)] == ["laptop"]
     assert detail.devices(run)[0]["lost"] == pytest.approx(1 / 3)
 

@@ -73,6 +73,11 @@ def at_rank(schema: Schema, rank: int) -> Schema:
     }
 
 
+def count_values(schema: Schema) -> int:
+    """Number of values in a payload."""
+    return sum(leaf.size for part in schema.values() for leaf in part.leaves.values())
+
+
 @dataclass(frozen=True)
 class Spec:
     """What planning must know of a task: shapes, sizes and arithmetic, no tensors.
@@ -165,7 +170,8 @@ class Phase:
 class Work:
     """What a method asks of each client in a round. ``memory_bytes [C]`` is the peak while training.
 
-    ``touched_bytes [C]`` is the memory traffic of the computation, for the roofline.
+    ``touched_bytes [C]`` is the memory traffic of the computation, for the roofline. ``up_values [C]`` counts the real
+    values of the reply, at each client's rank; ``None`` where the server needs more than their sum.
     """
 
     phases: tuple[Phase, ...]
@@ -173,6 +179,7 @@ class Work:
     touched_bytes: Floats
     server_flops: float = 0.0
     base_bits: float = 0.0
+    up_values: Floats | None = None
 
     @property
     def up_bits(self) -> Floats:
@@ -204,21 +211,52 @@ class Compute:
 # Why an update counts (0) or does not. Strings in records; small integers in arrays.
 STATUSES = (
     "delivered", "missed_broadcast", "outage", "deadline", "memory", "battery", "radio_link_failure", "refused",
-    "quorum",
+    "quorum", "access",
 )  # fmt: skip
 STATUS = {name: code for code, name in enumerate(STATUSES)}
+
+
+@dataclass(frozen=True)
+class AirNoise:
+    """Noise on the estimate of a weighted sum, value by value, for symbols of unit power; ``[B]`` per block.
+
+    The receiver adds ``nu (scale_b n + gaussian_b n')``, where ``nu`` is the signalled normaliser: a client's largest
+    root mean square of weight x value.
+
+    Parameters
+    ----------
+    law : of ``n``: "gaussian" (standard normal), or "alpha_stable" (symmetric, characteristic function
+        ``exp(-|t|^alpha)``; ``alpha = 2`` is Gaussian with variance 2).
+    alpha : tail index, in (1, 2]; without a meaning for the Gaussian law.
+    scale : factor of ``n``, >= 0.
+    gaussian : standard deviation of a Gaussian part on top, >= 0; ``None``: no such part.
+    """
+
+    law: Literal["gaussian", "alpha_stable"]
+    alpha: float
+    scale: Floats
+    gaussian: Floats | None = None
 
 
 @dataclass(frozen=True)
 class Delivery:
     """What the network made of a round: linear, and known before the training that it concerns.
 
-    ``coefficient [C, B]`` is each link's factor (0 or 1 on digital links, B = 1), ``status [C]`` an index into
+    ``coefficient [C, B]`` is each link's factor (0 or 1 on digital links, B = 1; per block of ``core.blocks`` where
+    updates are summed in the air, with ``noise`` on the sum and ``up_symbols [C]`` analog symbols sent; both ``None``
+    on digital links), ``status [C]`` an index into
     :data:`STATUSES`. ``downlink_s``, ``compute_s``, ``uplink_s``, ``wait_s`` ``[C]`` are each client's parts (NaN where
     it never got that far); ``finish_s [C]`` when its update was in; ``round_s`` when the round ended.
     ``radio_j [C]``, ``compute_j [C]`` are joules; ``*_sent_bits [C]`` bits that went on the air, lost ones included;
     ``airtime`` the client-seconds on the air; ``radio_last_s [C]`` when each radio was last used,
     in seconds of the round (``-inf``: not at all; ``None``: the network has no radio to keep awake).
+    ``access_s [C]`` seconds of its parts that a client spent connecting. What a network with a radio adds: ``cell [C]``
+    the serving cell, ``position_m [C, 2]`` where the clients were when the round began, ``up_bps [C]`` the uplink rate
+    with the whole carrier, ``block_s [C]`` uplink resource blocks x seconds used, ``carrier_block_s`` what there was of
+    them in the cells that were used, ``down_air_bits`` bits on the air where one transmission serves many (``None``: all
+    of ``down_sent_bits``), ``gnb_j`` energy of the base stations, ``handovers`` made,
+    ``remembered`` what its scheduler remembers of the cohort (``[C]`` each), ``qos`` what background traffic gets, a
+    table per flow.
     """
 
     coefficient: Floats
@@ -237,6 +275,19 @@ class Delivery:
     server_j: float = 0.0
     airtime: float = 0.0
     radio_last_s: Floats | None = None
+    access_s: Floats | None = None
+    cell: Ints | None = None
+    position_m: Floats | None = None
+    up_bps: Floats | None = None
+    block_s: Floats | None = None
+    carrier_block_s: float = 0.0
+    down_air_bits: float | None = None
+    gnb_j: float = 0.0
+    handovers: int = 0
+    remembered: Mapping[str, Floats] = field(default_factory=dict)
+    qos: tuple[dict[str, Any], ...] = ()
+    noise: AirNoise | None = None
+    up_symbols: Floats | None = None
 
     @property
     def heard(self) -> Bools:
@@ -261,8 +312,8 @@ class World:
 
     ``battery_j [N]`` (inf: mains), ``position_m [N, 2]`` relative to the site, ``last_round [N]``,
     ``base_bits [rounds so far]`` the size of each round's change to the base model.
-    ``averages`` holds what schedulers remember, ``[N]`` each; ``radio_until_s [N]`` the clock when a client's radio was
-    used last (``-inf``: never), so that tails and set-ups are not charged twice.
+    ``averages`` holds what schedulers and mobility remember, ``[N]`` each (NaN: never met); ``radio_until_s [N]`` the
+    clock when a client's radio was used last (``-inf``: never), so that tails and set-ups are not charged twice.
     """
 
     round: int
@@ -286,15 +337,35 @@ class World:
         battery[cohort.ids] = np.maximum(battery[cohort.ids] - delivery.radio_j - delivery.compute_j, 0.0)
         last = self.last_round.copy()
         last[cohort.ids[delivery.got_broadcast]] = self.round
+        position = self.position_m
+        if delivery.position_m is not None:
+            position = position.copy()
+            position[cohort.ids] = delivery.position_m
         return replace(
             self,
             round=self.round + 1,
             clock_s=self.clock_s + delivery.round_s,
             battery_j=battery,
+            position_m=position,
+            averages=self._averages_after(cohort, delivery),
             last_round=last,
             base_bits=np.append(self.base_bits, base_bits),
             radio_until_s=self._radio_after(cohort, delivery),
         )
+
+    def remembered(self, ids: Ints, names: Mapping[str, float], owner: str) -> dict[str, Floats]:
+        """What ``owner`` remembers of clients, ``[C]`` each; ``names`` with the values of those it never met."""
+        unknown = np.full(len(self.last_round), np.nan)
+        found = {name: self.averages.get(f"{owner}.{name}", unknown)[ids] for name in names}
+        return {name: np.where(np.isnan(values), names[name], values) for name, values in found.items()}
+
+    def _averages_after(self, cohort: Cohort, delivery: Delivery) -> Mapping[str, Floats]:
+        averages = dict(self.averages)
+        for name, values in delivery.remembered.items():
+            kept = averages.get(name)
+            averages[name] = np.full(len(self.last_round), np.nan) if kept is None else kept.copy()
+            averages[name][cohort.ids] = values
+        return averages
 
     def _radio_after(self, cohort: Cohort, delivery: Delivery) -> Floats | None:
         if delivery.radio_last_s is None:
@@ -364,6 +435,11 @@ class RoundRecord:
     lost : ids of the clients whose update did not count, by the reason.
     train_loss : mean local training loss of those heard, by aggregation weight.
     wall_s : real time on this machine.
+    energy_gnb_j : what the base stations spent on the round's downlink, not part of ``energy_j``.
+    prb_use : share of the uplink's resource blocks, in the cells with clients, that the round used; absent without cells.
+    handovers : changes of the serving cell during the round.
+    qos : what the background traffic gets without and with the round's transfers, a table per flow; absent without.
+    uplink_symbols : analog symbols of sums in the air; absent on digital links.
     eval : held-out metrics; absent where the round was not evaluated.
     """
 
@@ -386,6 +462,11 @@ class RoundRecord:
     lost: dict[str, list[int]]
     train_loss: float | None
     wall_s: float
+    energy_gnb_j: float = 0.0
+    prb_use: float | None = None
+    handovers: int = 0
+    qos: list[dict[str, Any]] | None = None
+    uplink_symbols: float | None = None
     eval: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -79,13 +79,13 @@ class Session:
         Clients that are known not to be heard train only where that leaves a trace (client memory, error feedback).
         """
         runs = delivery.trained if self.memory_leaves else delivery.heard
-        fold = Fold(self.uplink, len(cohort))
+        fold = Fold(self.uplink, len(cohort), delivery.coefficient.shape[1], delivery.noise)
         for group in self._groups(np.flatnonzero(runs), cohort):
             mine = own_of(message, group)
             loss, parts, ok = self._train(mine, store, cohort.take(group), delivery.heard[group], key)
-            fold.add(group, cohort, np.where(ok, delivery.coefficient[group, 0], 0.0), parts, loss)
+            fold.add(group, cohort, np.where(ok[:, None], delivery.coefficient[group], 0.0), parts, loss)
             fold.dropped += [int(client) for client in cohort.ids[group[~ok & delivery.heard[group]]]]
-        return fold.close(cohort)
+        return fold.close(cohort, key.fold("air"))
 
     def reply_bytes(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> bytes:
         """The packed payload of a cohort of one: what its device puts on the air."""

@@ -33,6 +33,12 @@ def check_memory(setting: Setting) -> None:
     )
 
 
+def check_network(setting: Setting) -> None:
+    """Note what makes the network work badly whatever is sent."""
+    for sentence in setting.network.notes(setting.key.fold("scenario")):
+        warnings.warn(sentence, stacklevel=2)
+
+
 def check_heard(records: Sequence[Mapping[str, Any]]) -> None:
     """Raise :class:`Infeasible` naming the main reason where no update of the whole run counted."""
     if not records or any(record["delivered"] for record in records):

@@ -69,6 +69,14 @@ class Setting:
             base_bits=np.zeros(0),
         )
 
+    def base_delivery(self) -> dict[str, float] | None:
+        """What the one-time delivery of the base model takes; ``None`` without a base, or where the network is silent."""
+        if self.spec.base_bytes <= 0:
+            return None
+        world, bits = self.world(), 8.0 * self.spec.base_bytes
+        found = self.network.deliver_base(world, bits, self.key.fold("scenario"))
+        return None if found is None else found.to_dict()
+
 
 @dataclass(frozen=True)
 class Turn:

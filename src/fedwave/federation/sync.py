@@ -131,7 +131,7 @@ def _record(turn: Turn, replies: Replies, world: World, metrics: dict[str, float
         downlink_s=down,
         server_s=delivery.server_s,
         uplink_bits=float(delivery.up_sent_bits.sum()),
-        downlink_bits=float(delivery.down_sent_bits.sum()),
+        downlink_bits=_downlink_bits(delivery),
         energy_j=radio + computing + delivery.server_j,
         energy_compute_j=computing,
         energy_radio_j=radio,
@@ -142,8 +142,24 @@ def _record(turn: Turn, replies: Replies, world: World, metrics: dict[str, float
         lost=lost,
         train_loss=float(np.average(replies.loss[heard], weights=weight)) if heard.any() else None,
         wall_s=wall_s,
+        energy_gnb_j=delivery.gnb_j,
+        prb_use=_prb_use(delivery),
+        handovers=delivery.handovers,
+        qos=list(delivery.qos) or None,
+        uplink_symbols=None if delivery.up_symbols is None else float(delivery.up_symbols.sum()),
         eval=metrics,
     )
+
+
+def _downlink_bits(delivery: Delivery) -> float:
+    received = float(delivery.down_sent_bits.sum())
+    return received if delivery.down_air_bits is None else delivery.down_air_bits
+
+
+def _prb_use(delivery: Delivery) -> float | None:
+    if delivery.block_s is None or delivery.carrier_block_s <= 0.0:
+        return None
+    return float(delivery.block_s.sum()) / delivery.carrier_block_s
 
 
 def _critical_path(delivery: Delivery) -> tuple[float, float, float]:

@@ -30,6 +30,7 @@ from fedwave.core.types import (
     Wire,
     Work,
     at_rank,
+    count_values,
 )
 from fedwave.methods.optimizers import Optimizer, ServerAdam, Sgd
 
@@ -134,7 +135,10 @@ class Method:
         reads the weights twice (forward, backward) and writes and reads the activations once.
         """
         ranks, place = np.unique(cohort.rank, return_inverse=True)
-        up = np.array([wire.up_bits(at_rank(self.uplink(spec), int(r))) for r in ranks], dtype=float)[place]
+        schemas = [at_rank(self.uplink(spec), int(r)) for r in ranks]
+        up = np.array([wire.up_bits(schema) for schema in schemas], dtype=float)[place]
+        values = np.array([count_values(schema) for schema in schemas], dtype=float)[place]
+        summed = all(part.reduce == "sum" for part in self.uplink(spec).values())
         down = np.array([wire.down_bits(at_rank(self.downlink(spec), int(r))) for r in ranks], dtype=float)[place]
         weights = spec.base_bytes + 4.0 * spec.trainable_parameters
         return Work(
@@ -142,6 +146,7 @@ class Method:
             memory_bytes=np.full(len(cohort), self.memory_bytes(spec, batch_size)),
             touched_bytes=2.0 * cohort.steps * weights + 2.0 * cohort.rows * spec.activation_bytes,
             server_flops=self.server_flops(spec, cohort),
+            up_values=values if summed else None,
         )
 
     # ---- server ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from fedwave.core.errors import BadInput
 from fedwave.core.types import STATUSES, Cohort, Delivery, Floats, Replies
 from fedwave.results.files import disk, sync, write_text
 
-VERSION = 1
+VERSION = 2  # version 1, before networks had more than one cell, lacks the last four fields
 BINARY, NOTE = "clients.bin", "clients.json"
 
 # Why an update did not count, as in the record's ``lost``: the network's reasons, then the engine's.
@@ -29,8 +30,9 @@ _NOT_FINITE = len(STATUSES)
 
 # Times count from the round's start. ``device`` and ``status`` are indices into the lists of ``clients.json``. Seconds
 # are NaN where the client never got that far; ``finish_s`` is infinite where its update was not in. Bits went on the
-# air, lost ones included. ``sinr_db`` is NaN on networks without a radio, ``loss`` (mean local training loss) where the
-# client did not train.
+# air, lost ones included. ``loss`` (mean local training loss) is NaN where the client did not train. What only a radio
+# has is NaN elsewhere: ``sinr_db`` and ``up_bps`` (uplink with the whole carrier), ``access_s`` (connecting, part of
+# the seconds above), ``block_s`` (uplink resource blocks x seconds); the serving ``cell`` is then -1.
 CLIENT = np.dtype(
     [
         ("round", "<i4"), ("id", "<i4"), ("device", "<u2"), ("status", "<u2"), ("steps", "<i4"),
@@ -38,6 +40,7 @@ CLIENT = np.dtype(
         ("downlink_s", "<f4"), ("compute_s", "<f4"), ("uplink_s", "<f4"), ("finish_s", "<f4"),
         ("radio_j", "<f4"), ("compute_j", "<f4"),
         ("sinr_db", "<f4"), ("x_m", "<f4"), ("y_m", "<f4"), ("loss", "<f4"),
+        ("access_s", "<f4"), ("up_bps", "<f4"), ("block_s", "<f4"), ("cell", "<i4"),
     ]
 )  # fmt: skip
 
@@ -53,6 +56,7 @@ class ClientLog:
     def append(self, cohort: Cohort, delivery: Delivery, position_m: Floats, replies: Replies) -> None:
         """Add one round's clients; ``position_m [N, 2]`` is where the population was in that round."""
         if not self._begun:
+            self._refuse_others()
             note = {"version": VERSION, "dtype": CLIENT.descr, "devices": list(self.devices), "statuses": LOG_STATUSES}
             with disk(self.folder):
                 write_text(self.folder / NOTE, json.dumps(note, indent=1) + "\n")
@@ -60,6 +64,16 @@ class ClientLog:
         content = rows(cohort, delivery, position_m, replies).tobytes()
         with disk(self.folder / BINARY), (self.folder / BINARY).open("ab") as log:
             log.write(content)
+
+    def _refuse_others(self) -> None:
+        """Records of another version cannot stand in one file with these."""
+        if saved_bytes(self.folder) and (self.folder / NOTE).exists():
+            version = _described(self.folder)[0]
+            if version != VERSION:
+                raise BadInput(
+                    f"{self.folder / BINARY} has version {version}, this fedwave writes version {VERSION}: "
+                    "it can read and report this run, and only the fedwave that began it can continue it"
+                )
 
 
 def rows(cohort: Cohort, delivery: Delivery, position_m: Floats, replies: Replies) -> np.ndarray:
@@ -74,7 +88,12 @@ def rows(cohort: Cohort, delivery: Delivery, position_m: Floats, replies: Replie
     with np.errstate(over="ignore"):  # beyond single precision is infinite
         for name in ("downlink_s", "compute_s", "uplink_s", "finish_s", "radio_j", "compute_j", "sinr_db"):
             table[name] = getattr(delivery, name)
-        table["x_m"], table["y_m"] = position_m[cohort.ids].T
+        for name in ("access_s", "up_bps", "block_s"):
+            value = getattr(delivery, name)
+            table[name] = np.nan if value is None else value
+        table["cell"] = -1 if delivery.cell is None else delivery.cell
+        here = position_m[cohort.ids] if delivery.position_m is None else delivery.position_m
+        table["x_m"], table["y_m"] = here.T
         table["loss"] = replies.loss
     return table
 
@@ -100,8 +119,9 @@ def truncate(folder: Path, length: int) -> None:
     """Cut the log to the ``length`` that a checkpoint remembers (never longer than it is)."""
     path = folder / BINARY
     if path.exists():
+        dtype = _described(folder)[1] if (folder / NOTE).exists() else CLIENT
         with disk(path):
-            os.truncate(path, min(length, path.stat().st_size) // CLIENT.itemsize * CLIENT.itemsize)
+            os.truncate(path, min(length, path.stat().st_size) // dtype.itemsize * dtype.itemsize)
 
 
 @dataclass(frozen=True)
@@ -116,22 +136,41 @@ class ClientTable:
 def read(folder: str | Path) -> ClientTable:
     """The client log of a run folder; empty where the run kept none. A half-written last record is left out.
 
+    In a log of version 1 the fields that it lacks are NaN, and ``cell`` is -1.
+
     Raises
     ------
-    BadInput : the log is of another version, or its note is damaged.
+    BadInput : the log is of a later version, or its note is damaged.
     """
-    note_path, path = Path(folder) / NOTE, Path(folder) / BINARY
-    if not note_path.exists() or not path.exists():
+    folder = Path(folder)
+    path = folder / BINARY
+    if not (folder / NOTE).exists() or not path.exists():
         return ClientTable(np.empty(0, dtype=CLIENT), (), LOG_STATUSES)
-    with disk(note_path):
-        text, size = note_path.read_text(encoding="utf-8"), path.stat().st_size
+    version, dtype, devices, statuses = _described(folder)
+    if version not in (1, VERSION):
+        raise BadInput(f"{path} has version {version}, this fedwave reads versions 1 and {VERSION}")
+    with disk(path):
+        found = np.fromfile(path, dtype=dtype, count=path.stat().st_size // dtype.itemsize)
+    return ClientTable(found if dtype == CLIENT else _completed(found), devices, statuses)
+
+
+def _described(folder: Path) -> tuple[int, np.dtype[Any], tuple[str, ...], tuple[str, ...]]:
+    """Version, layout, names of device classes and of statuses, as the note has them."""
+    path = folder / NOTE
+    with disk(path):
+        text = path.read_text(encoding="utf-8")
     try:
         note = json.loads(text)
-        version, devices, statuses = note["version"], tuple(note["devices"]), tuple(note["statuses"])
         dtype = np.dtype([tuple(entry) for entry in note["dtype"]])
+        return note["version"], dtype, tuple(note["devices"]), tuple(note["statuses"])
     except (ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{note_path} is damaged: it does not describe a client log ({error})") from None
-    if version != VERSION:
-        raise BadInput(f"{path} has version {version}, this fedwave reads version {VERSION}")
-    with disk(path):
-        return ClientTable(np.fromfile(path, dtype=dtype, count=size // dtype.itemsize), devices, statuses)
+        raise BadInput(f"{path} is damaged: it does not describe a client log ({error})") from None
+
+
+def _completed(found: np.ndarray) -> np.ndarray:
+    """Records of an older layout in today's: fields that are not in it are NaN, -1 where they are integers."""
+    table = np.empty(len(found), dtype=CLIENT)
+    for name in CLIENT.names or ():
+        missing = -1 if CLIENT[name].kind == "i" else np.nan
+        table[name] = found[name] if name in (found.dtype.names or ()) else missing
+    return table

@@ -96,6 +96,11 @@ class RunFolder:
             write_text(self.experiment, experiment_toml)  # last: a folder with an experiment is a whole run folder
         return self
 
+    def note(self, name: str, table: Mapping[str, Any]) -> None:
+        """Write ``NAME.json``: something about the run that belongs to no round."""
+        with disk(self.path):
+            write_text(self.path / f"{name}.json", json.dumps(plain(table), indent=2) + "\n")
+
     def open(self) -> RunFolder:
         """Check that ``path`` is a run folder of this format."""
         if not self.experiment.is_file() or not self.environment.is_file():

@@ -7,13 +7,14 @@ the mean squared error of the **sum** is ``sum_k (c_k - 1)^2 + sigma^2 / eta``; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedwave.core.errors import BadInput
-from fedwave.core.types import Floats
+from fedwave.core.types import Bools, Floats
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,82 @@ class RayleighTruncation:
     peak_to_average_db: float
 
 
+@dataclass(frozen=True)
+class Alignment:
+    """Devices brought into line on many blocks: coefficients ``[K, B]`` (0: silent), denoising factors ``[B]``.
+
+    ``eta`` is infinite where nobody is on a block: its noise does not count. ``power [K, B]`` is sent on each block,
+    relative to the device's average power per block.
+    """
+
+    coefficients: Floats
+    eta: Floats
+    power: Floats
+
+
+def peak_inversion(gains: Floats, active: Bools) -> Alignment:
+    """Channel inversion by the ``active [K, B]``; on no block more than full power: ``eta_b = min_k g_kb``.
+
+    :func:`truncated_inversion` on each block at once; all active is :func:`zero_forcing`. ``gains [K, B]`` > 0 where
+    active, relative to noise and full power.
+    """
+    eta = np.where(active, gains, np.inf).min(axis=0, initial=np.inf)
+    return _alignment(active.astype(float), eta, gains)
+
+
+def average_inversion(mean_gain: Floats, fading: Floats, active: Bools, peak: float) -> Alignment:
+    """Channel inversion where a device may move power between its blocks: its average over the blocks is what counts.
+
+    Everybody is received with the same power, the most that the device with the least means affords:
+    ``eta = min_k G_k / mean_b(1[active] / f_kb)``. Over many Rayleigh blocks this is ``min_k G_k / E1(threshold)``, see
+    :func:`truncated_inversion_rayleigh`. Blocks that would need more than ``peak`` are silent instead; what they free
+    is not given to others.
+
+    Parameters
+    ----------
+    mean_gain : ``[K]`` mean power gains, > 0 where active, relative to noise.
+    fading : ``[K, B]`` power gain of each block relative to the mean.
+    active : ``[K, B]``.
+    peak : most power on a block over the average, linear, >= 1.
+    """
+    inverse = np.divide(1.0, fading, out=np.zeros(fading.shape), where=active)
+    load = inverse.mean(axis=1)
+    reach = np.divide(mean_gain, load, out=np.full(len(load), np.inf), where=load > 0.0)
+    eta = float(reach.min(initial=np.inf))
+    if not np.isfinite(eta):
+        return Alignment(np.zeros(fading.shape), np.full(fading.shape[1], np.inf), np.zeros(fading.shape))
+    gains = mean_gain[:, None] * fading
+    power = np.divide(eta, gains, out=np.full(fading.shape, np.inf), where=active)
+    kept = power <= peak * (1.0 + 1e-12)
+    return _alignment(kept.astype(float), np.where(kept.any(axis=0), eta, np.inf), gains)
+
+
+def optimal_alignment(gains: Floats, active: Bools, noise_var: float) -> Alignment:
+    """:func:`optimal_threshold` on each block, at full power per block; gains and ``noise_var`` as there."""
+    coefficients, eta = np.zeros(gains.shape), np.full(gains.shape[1], np.inf)
+    for block in range(gains.shape[1]):
+        on = np.flatnonzero(active[:, block])
+        if on.size:
+            best = optimal_threshold(gains[on, block], 1.0, noise_var)
+            coefficients[on, block], eta[block] = best.coefficients, best.eta
+    return _alignment(coefficients, eta, gains)
+
+
+def joined(parts: Sequence[Alignment]) -> Alignment:
+    """The blocks of ``parts`` one after another; the same devices in each."""
+    return Alignment(
+        np.concatenate([part.coefficients for part in parts], axis=1),
+        np.concatenate([part.eta for part in parts]),
+        np.concatenate([part.power for part in parts], axis=1),
+    )
+
+
+def _alignment(coefficients: Floats, eta: Floats, gains: Floats) -> Alignment:
+    on = coefficients > 0.0
+    wanted = coefficients**2 * np.where(np.isfinite(eta), eta, 0.0)
+    return Alignment(coefficients, eta, np.divide(wanted, gains, out=np.zeros(gains.shape), where=on))
+
+
 def truncated_inversion_rayleigh(threshold: float, power: float, symbols: int = 1) -> RayleighTruncation:
     """Closed forms for ``g ~ Exp(1)``, under an **average** power rule over fading.
 
@@ -109,7 +186,8 @@ def phase_error_factors(sigma_rad: ArrayLike) -> tuple[Floats, Floats]:
     """What a residual phase error ``N(0, s^2)`` does to a device's symbol.
 
     The mean of ``cos`` scales its coefficient by ``exp(-s^2 / 2)``; the variance of ``sin``, ``(1 - exp(-2 s^2)) / 2``,
-    leaks from the other quadrature and counts as noise. Returns (factor, leakage).
+    leaks from the other quadrature and counts as noise. Returns (factor, leakage). With the variance of ``cos`` the
+    whole error around the mean has variance ``1 - exp(-s^2)``.
     """
     s2 = np.asarray(sigma_rad, dtype=float) ** 2
     return np.exp(-s2 / 2.0), (1.0 - np.exp(-2.0 * s2)) / 2.0

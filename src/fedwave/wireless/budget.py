@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from fedwave.core.config import Count, Decibel, Loss, NonNegative, Probability
+from fedwave.core.config import Count, Decibel, Loss, NonNegative, Positive, Probability
 
 Row = tuple[str, Any, str, str]
 
@@ -18,6 +18,12 @@ def sourced(value: Any, unit: str, source: str) -> Any:
 def rows_of(table: Any) -> list[Row]:
     """``(name, value, unit, source)`` of each field of a dataclass whose fields carry a unit and a source."""
     return [(f.name, getattr(table, f.name), f.metadata["unit"], f.metadata["source"]) for f in fields(table)]
+
+
+def job_rows(table: Any) -> list[Row]:
+    """As :func:`rows_of`; where a value is not the default its source is the job."""
+    default = {f.name: f.default for f in fields(table)}
+    return [(name, v, unit, source if v == default[name] else "job") for name, v, unit, source in rows_of(table)]
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,14 @@ class LinkBudget:
     ue_mpr_db: Loss = sourced(1.5, "dB", "maximum power reduction, CP-OFDM QPSK inner, TS 38.101-1 Table 6.2.2-1")
     p0_dbm: Decibel = sourced(-90.0, "dBm", "assumption: nominal PUSCH power per 15 kHz resource block")
     alpha: Probability = sourced(0.8, "", "assumption: fractional path-loss compensation")
-    uplink_iot_db: Loss = sourced(5.0, "dB", "assumption: interference over thermal from other cells")
-    downlink_iot_db: Loss = sourced(10.0, "dB", "assumption: interference over thermal from other cells")
-    implementation_gap_db: Loss = sourced(3.0, "dB", "assumption: distance to capacity, fading included")
-    target_bler: Probability = sourced(0.1, "", "first-transmission block error target, TS 38.214 5.2.2.1 (CQI)")
+    uplink_iot_db: Loss = sourced(5.0, "dB", "assumption: interference over thermal where sites = 1")
+    downlink_iot_db: Loss = sourced(10.0, "dB", "assumption: interference over thermal where sites = 1")
+    neighbour_load: Probability = sourced(0.5, "", "assumption: share of other cells' blocks in use where sites > 1")
+    implementation_loss_db: Loss = sourced(2.0, "dB", "assumption: receiver and channel estimation against ideal ones")
+    fading_speed_kmh: NonNegative = sourced(
+        3.0, "km/h", "TR 38.901 Table 7.2-1; of the surroundings where clients rest"
+    )
+    csi_delay_s: NonNegative = sourced(0.005, "s", "assumption: age of the channel that link adaptation sees")
     tdd_uplink_share: Probability = sourced(0.25, "", "assumption: DDDSU, one uplink slot of five and symbols of S")
     tdd_guard_share: Probability = sourced(
         0.03, "", "assumption: two guard symbols of five slots; the rest is downlink"
@@ -76,11 +86,15 @@ class LinkBudget:
     downlink_layers: Count = sourced(
         2, "", "assumption: rank 1 or 2, whichever carries more; no inter-layer interference"
     )
-    uplink_mcs_table: Literal[1, 2] = sourced(1, "", "64QAM, TS 38.214 Table 5.1.3.1-1")
-    downlink_mcs_table: Literal[1, 2] = sourced(2, "", "256QAM, TS 38.214 Table 5.1.3.1-2")
-    protocol_overhead: Probability = sourced(0.05, "", "assumption: headers from MAC to TCP/IP, acknowledgements")
-    setup_s: NonNegative = sourced(0.1, "s", "assumption: random access and RRC set-up, when the radio was asleep")
+    uplink_mcs_table: Literal[1, 2, 3] = sourced(1, "", "64QAM, TS 38.214 Table 5.1.3.1-1")
+    downlink_mcs_table: Literal[1, 2, 3] = sourced(2, "", "256QAM, TS 38.214 Table 5.1.3.1-2")
+    protocol_overhead: Probability = sourced(
+        0.07, "", "assumption: headers and acknowledgements from MAC to TCP/IP 5 %, encryption and TLS records 2 %"
+    )
+    connected_per_cell: Count = sourced(400, "", "assumption: clients that a cell serves at once; others wait")
+    calls_per_s: Positive = sourced(400.0, "1/s", "assumption: clients that a cell pages in a second")
     grant_s: NonNegative = sourced(0.01, "s", "assumption: scheduling request and grant, when connected")
+    backhaul_s: NonNegative = sourced(0.01, "s", "assumption: one way between the site and the server")
     inactivity_s: NonNegative = sourced(10.0, "s", "assumption: RRC inactivity timer, a common operator setting")
 
     @property

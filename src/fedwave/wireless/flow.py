@@ -7,32 +7,60 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fedwave.core.errors import BadInput
 from fedwave.core.types import STATUS, Bools, Compute, Delivery, Floats, Work
-from fedwave.wireless.energy import Connection, RadioEnergy
+from fedwave.wireless.energy import Connection, EnergyModel
 
 # (start_s [C], bits [C]) -> end_s [C]; start is infinite where a client does not send, end where it has no link.
 Transfer = Callable[[Floats, Floats], Floats]
 
+# (now_s [C], who asks [C]) -> seconds until connected [C], connected at all [C].
+Access = Callable[[Floats, Bools], tuple[Floats, Bools]]
+
 
 @dataclass(frozen=True)
 class Links:
-    """A cohort's links in one round. ``lost [C]``: the update does not arrive although it was sent.
+    """A cohort's links in one round.
 
-    ``idle_s [C]``: seconds since the radio was last used when the round starts (``None``: never); its tail of then is
-    paid, so what of it has not run yet is given back.
+    Parameters
+    ----------
+    down, up : when a transfer ends.
+    connection, energy : times and powers around a transfer.
+    sinr_db : ``[C]``, for the record.
+    lost : ``[C]`` the update does not arrive although it was sent.
+    idle_s : ``[C]`` seconds since the radio was last used when the round starts (``None``: never); its tail of then is
+        paid, so what of it has not run yet is given back.
+    admitted : ``[C]`` who takes part at all; ``None``: everybody.
+    access : how a sleeping radio connects; ``None``: in ``connection.setup_s``, always.
+    send_w : power while sending, asked for after ``up`` has said when transfers end; ``None``: ``energy.transmit_w``.
+    failed : who lost the radio link for good, asked for likewise; ``None``: nobody.
     """
 
     down: Transfer
     up: Transfer
     connection: Connection
-    energy: RadioEnergy
+    energy: EnergyModel
     sinr_db: Floats
     lost: Bools
     idle_s: Floats | None = None
+    admitted: Bools | None = None
+    access: Access | None = None
+    send_w: Callable[[], Floats] | None = None
+    failed: Callable[[], Bools] | None = None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of a transfer, ``[C]``: seconds spent, bits on the air by the deadline, no link, no access."""
+
+    seconds: Floats
+    bits: Floats
+    unreached: Bools
+    refused: Bools
 
 
 class Timeline:
@@ -47,42 +75,43 @@ class Timeline:
         self.late = np.zeros(count, dtype=bool)
         self.now_s = np.zeros(count)
         self.radio_j = np.zeros(count)
+        self.access_s = np.zeros(count)
         self.airtime_s = 0.0
-        self._connection, self._energy, self._deadline_s = links.connection, links.energy, deadline_s
+        self._links, self._energy, self._deadline_s = links, links.energy, deadline_s
         self.last_s = np.full(count, -np.inf) if links.idle_s is None else -links.idle_s
         self._paid_j = self._tail_j(np.full(count, np.inf))
 
-    def transfer(
-        self, bits: Floats, end_of: Transfer, *, watts: float, j_per_bit: float
-    ) -> tuple[Floats, Floats, Bools]:
-        """Send ``bits [C]``: seconds spent on it, bits on the air until the deadline, clients without a link.
-
-        Clients that do not get to the end leave the round. Progress is taken as linear in time.
-        """
-        link, deadline = self._connection, self._deadline_s
+    def transfer(self, bits: Floats, end_of: Transfer, *, watts: Callable[[], Any], j_per_bit: float) -> Sent:
+        """Send ``bits [C]``. Clients that do not get to the end leave the round. Progress is taken as linear in time."""
+        link, deadline = self._links.connection, self._deadline_s
         wanted = self.alive & (bits > 0.0)
         gap = self.now_s - self.last_s
         asleep = gap > link.inactivity_s
-        start = self.now_s + np.where(wanted, np.where(asleep, link.setup_s, link.grant_s), 0.0)
-        end = end_of(np.where(wanted, start, np.inf), bits)
-        reached = wanted & np.isfinite(end)
-        access_end = np.minimum(start, deadline)
-        end = np.where(reached, end, access_end)
+        access_s, connected = self._access(wanted & asleep)
+        access_s = np.where(wanted, np.where(asleep, access_s, link.grant_s), 0.0)
+        start = self.now_s + access_s + np.where(wanted, link.backhaul_s, 0.0)
+        end = end_of(np.where(wanted & connected, start, np.inf), bits)
+        reached = wanted & connected & np.isfinite(end)
+        begin = np.minimum(start, deadline)
+        end = np.where(reached, end, begin)
 
-        access_s = access_end - np.minimum(self.now_s, deadline)
-        air_s = np.minimum(end, deadline) - access_end
+        waited_s = begin - np.minimum(self.now_s, deadline)
+        access_s = np.minimum(access_s, waited_s)
+        air_s = np.minimum(end, deadline) - begin
         whole = np.where(end > start, end - start, 1.0)
         sent = np.where(reached, bits * np.where(end <= deadline, 1.0, air_s / whole), 0.0)
         access_w = np.where(asleep, self._energy.setup_w, self._energy.tail_w)
         owed_j = self._tail_j(gap) - self._paid_j
         used = reached & (start < deadline)
-        self.radio_j += np.where(used, owed_j, 0.0) + wanted * access_w * access_s + watts * air_s + j_per_bit * sent
+        spent_j = np.where(used, owed_j, 0.0) + wanted * access_w * access_s
+        self.radio_j += spent_j + np.where(air_s > 0.0, watts(), 0.0) * air_s + j_per_bit * sent
         self._paid_j = np.where(used, 0.0, self._paid_j)
         self.airtime_s += float(air_s.sum())
+        self.access_s += access_s
         self.last_s = np.where(used, np.minimum(end, deadline), self.last_s)
         self._move(end)
         self.alive &= reached | ~wanted
-        return access_s + air_s, sent, wanted & ~reached
+        return Sent(waited_s + air_s, sent, wanted & ~reached & connected, wanted & ~connected)
 
     def compute(self, seconds: Floats) -> Floats:
         """Compute for ``seconds [C]``; returns the seconds until the deadline."""
@@ -98,9 +127,16 @@ class Timeline:
         """When each client's own part ended, ``[C]``."""
         return np.minimum(self.now_s, self._deadline_s)
 
+    def _access(self, asks: Bools) -> tuple[Floats, Bools]:
+        """Seconds until a sleeping radio is connected, and whether it is (True for those that do not ask)."""
+        if self._links.access is None:
+            return np.full(len(asks), self._links.connection.setup_s), np.ones(len(asks), dtype=bool)
+        seconds, connected = self._links.access(self.now_s, asks)
+        return seconds, connected | ~asks
+
     def _tail_j(self, gap: Floats) -> Floats:
-        connected = np.isfinite(self.last_s)
-        return self._energy.tail_w * np.where(connected, np.minimum(gap, self._connection.inactivity_s), 0.0)
+        used = np.isfinite(self.last_s)
+        return np.where(used, self._energy.tail_j(np.where(used, gap, 0.0), self._links.connection.inactivity_s), 0.0)
 
     def _move(self, end: Floats) -> None:
         self.now_s = np.where(self.alive, end, self.now_s)
@@ -140,22 +176,25 @@ class _Course:
     def __init__(self, compute: Compute, links: Links, deadline_s: float) -> None:
         count = len(compute.fits)
         self.work, self.links, self.deadline_s = compute, links, deadline_s
-        self.takes_part = compute.fits & compute.powered
+        admitted = np.ones(count, dtype=bool) if links.admitted is None else links.admitted
+        self.takes_part = compute.fits & compute.powered & admitted
         self.line = Timeline(self.takes_part, links, deadline_s)
         self.status = np.where(self.takes_part, STATUS["delivered"], STATUS["battery"])
+        self.status[~admitted] = STATUS["refused"]
         self.status[~compute.fits] = STATUS["memory"]
         self.seconds = {part: np.full(count, np.nan) for part in ("downlink", "compute", "uplink")}
         self.down_bits, self.up_bits, self.compute_j = np.zeros(count), np.zeros(count), np.zeros(count)
 
     def receive(self, bits: Floats, *, first: bool) -> None:
         energy, before = self.links.energy, self.line.alive.copy()
-        spent, sent, unreached = self.line.transfer(
-            bits, self.links.down, watts=energy.receive_w, j_per_bit=energy.downlink_j_per_bit
+        sent = self.line.transfer(
+            bits, self.links.down, watts=lambda: energy.receive_w, j_per_bit=energy.downlink_j_per_bit
         )
-        self.down_bits += sent
+        self.down_bits += sent.bits
         self._leave(before, "missed_broadcast" if first else "deadline")
-        self.status[unreached] = STATUS["missed_broadcast" if first else "outage"]
-        self._book("downlink", self.line.alive if first else before, spent)
+        self.status[sent.unreached] = STATUS["missed_broadcast" if first else "outage"]
+        self.status[sent.refused] = STATUS["access"]
+        self._book("downlink", self.line.alive if first else before, sent.seconds)
 
     def compute(self, index: int) -> None:
         seconds, before = self.work.seconds[index], self.line.alive.copy()
@@ -167,13 +206,15 @@ class _Course:
 
     def send(self, bits: Floats) -> None:
         energy, before = self.links.energy, self.line.alive.copy()
-        spent, sent, unreached = self.line.transfer(
-            bits, self.links.up, watts=energy.transmit_w, j_per_bit=energy.uplink_j_per_bit
-        )
-        self.up_bits += sent
+        watts = self.links.send_w or (lambda: energy.transmit_w)
+        sent = self.line.transfer(bits, self.links.up, watts=watts, j_per_bit=energy.uplink_j_per_bit)
+        self.up_bits += sent.bits
         self._leave(before, "deadline")
-        self.status[unreached] = STATUS["outage"]
-        self._book("uplink", before & ~unreached, spent)
+        self.status[sent.unreached] = STATUS["outage"]
+        self.status[sent.refused] = STATUS["access"]
+        if self.links.failed is not None:
+            self.status[sent.unreached & self.links.failed()] = STATUS["radio_link_failure"]
+        self._book("uplink", before & ~sent.unreached & ~sent.refused, sent.seconds)
 
     def delivery(self, server_s: float, server_j: float) -> Delivery:
         line = self.line
@@ -199,6 +240,7 @@ class _Course:
             server_s=server_s,
             server_j=server_j,
             airtime=line.airtime_s,
+            access_s=line.access_s,
             radio_last_s=None if self.links.idle_s is None else line.last_s,
         )
 

@@ -22,8 +22,13 @@ _TBS = np.array(
     dtype=np.int64,
 )
 
-# Modulation order and 1024 x code rate per MCS index: TS 38.214 Table 5.1.3.1-1 (64QAM) and 5.1.3.1-2 (256QAM).
-_QM = {1: [2] * 10 + [4] * 7 + [6] * 12, 2: [2] * 5 + [4] * 6 + [6] * 9 + [8] * 8}
+# Modulation order and 1024 x code rate per MCS index: TS 38.214 Tables 5.1.3.1-1 (64QAM), 5.1.3.1-2 (256QAM) and
+# 5.1.3.1-3 (64QAM with low spectral efficiency).
+_QM = {
+    1: [2] * 10 + [4] * 7 + [6] * 12,
+    2: [2] * 5 + [4] * 6 + [6] * 9 + [8] * 8,
+    3: [2] * 15 + [4] * 6 + [6] * 8,
+}
 _RATE = {
     1: [
         *(120, 157, 193, 251, 308, 379, 449, 526, 602, 679),
@@ -35,6 +40,11 @@ _RATE = {
         *(378, 434, 490, 553, 616, 658),
         *(466, 517, 567, 616, 666, 719, 772, 822, 873),
         *(682.5, 711, 754, 797, 841, 885, 916.5, 948),
+    ],
+    3: [
+        *(30, 40, 50, 64, 78, 99, 120, 157, 193, 251, 308, 379, 449, 526, 602),
+        *(340, 378, 434, 490, 553, 616),
+        *(438, 466, 517, 567, 616, 666, 719, 772),
     ],
 }
 
@@ -66,9 +76,13 @@ def slots_per_second(subcarrier_khz: int) -> int:
 
 
 def mcs_table(table: int) -> tuple[Ints, Floats]:
-    """Modulation order and 1024 x code rate by MCS index: table 1 (64QAM) or 2 (256QAM) of TS 38.214 5.1.3.1."""
+    """Modulation order and 1024 x code rate by MCS index, TS 38.214 5.1.3.1.
+
+    Table 1 (64QAM), 2 (256QAM) or 3 (64QAM, low spectral efficiency); they serve the uplink without transform precoding
+    as well (TS 38.214 6.1.4.1).
+    """
     if table not in _QM:
-        raise BadInput(f"mcs table must be 1 (64QAM) or 2 (256QAM), got {table!r}")
+        raise BadInput(f"mcs table must be 1 (64QAM), 2 (256QAM) or 3 (64QAM, low spectral efficiency), got {table!r}")
     return np.array(_QM[table], dtype=np.int64), np.array(_RATE[table])
 
 
@@ -164,7 +178,7 @@ def select_mcs(sinr: ArrayLike, gap_db: float = 3.0, table: int = 2) -> NDArray[
     sinr : linear, any shape.
     gap_db : implementation gap to capacity. 3 dB by default, an assumption that stands for finite block length, channel
         estimation and fading until fading-averaged tables take its place.
-    table : 1 (64QAM) or 2 (256QAM).
+    table : 1 (64QAM), 2 (256QAM) or 3 (64QAM, low spectral efficiency).
     """
     return np.searchsorted(_thresholds(float(gap_db), table), np.asarray(sinr, dtype=float), side="right") - 1
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from fedwave.core.keys import Key
 from fedwave.core.types import Cohort, Compute, Delivery, Floats, Work, World
+from fedwave.wireless.base_delivery import BaseDelivery
 
 
 class Network(ABC):
@@ -37,3 +38,15 @@ class Network(ABC):
         deadline_s : when the server stops waiting, from the round's start; ``None``: it does not.
         server_s, server_j : what the server adds at the round's end.
         """
+
+    def notes(self, static_key: Key) -> list[str]:
+        """Sentences about what makes this network work badly, whatever is sent over it."""
+        return []
+
+    def for_planning(self) -> Network:
+        """The same network as a plan takes it: nothing heavy, nothing that must be installed first."""
+        return self
+
+    def deliver_base(self, world: World, bits: float, static_key: Key) -> BaseDelivery | None:
+        """The one-time delivery of a base model of ``bits`` to everybody; ``None`` where a network does not say."""
+        return None

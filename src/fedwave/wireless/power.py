@@ -1,4 +1,7 @@
-"""Transmit power and SINR of the two directions as functions of the grant."""
+"""Transmit power and SINR of the two directions as functions of the grant.
+
+Losses are coupling losses: path loss, shadowing and walls, less the gains of the antenna elements at both ends.
+"""
 
 from __future__ import annotations
 
@@ -20,31 +23,32 @@ def prb_hz(subcarrier_khz: int) -> float:
     return 12e3 * subcarrier_khz
 
 
-def uplink_power_dbm(loss_db: Floats, *, prbs: Floats, subcarrier_khz: int, budget: LinkBudget) -> Floats:
+def uplink_power_dbm(coupling_db: Floats, *, blocks: Floats, subcarrier_khz: int, budget: LinkBudget) -> Floats:
     """Open-loop PUSCH power, TS 38.213 7.1.1: ``min(P_CMAX - MPR, P0 + 10 log10(2^mu M) + alpha PL)``.
 
-    ``PL`` is what the UE measures on the wide synchronisation beam: the loss less the antenna element gains.
+    ``PL`` is what the UE measures on the wide synchronisation beam: the coupling loss.
     """
-    measured = loss_db - budget.element_gain_dbi - budget.ue_gain_dbi
-    wanted = budget.p0_dbm + 10.0 * np.log10(subcarrier_khz / 15 * prbs) + budget.alpha * measured
+    wanted = budget.p0_dbm + 10.0 * np.log10(subcarrier_khz / 15 * blocks) + budget.alpha * coupling_db
     return np.minimum(budget.ue_p_cmax_dbm - budget.ue_mpr_db, wanted)
 
 
-def uplink_sinr_db(loss_db: Floats, *, prbs: int, subcarrier_khz: int, budget: LinkBudget) -> Floats:
-    """``[C, M]`` SINR per layer after combining when granted 1 to M blocks: limited power is spread over the grant."""
-    grant = np.arange(1.0, prbs + 1.0)
-    loss = loss_db[:, None]
-    power = uplink_power_dbm(loss, prbs=grant, subcarrier_khz=subcarrier_khz, budget=budget)
-    gain = budget.element_gain_dbi + budget.ue_gain_dbi + budget.combining_gain_db
-    floor = noise_dbm(prb_hz(subcarrier_khz), budget.gnb_noise_figure_db) + budget.uplink_iot_db
-    return power - 10.0 * np.log10(grant * budget.uplink_layers) - loss + gain - floor
+def headroom_db(coupling_db: Floats, *, blocks: Floats, subcarrier_khz: int, budget: LinkBudget) -> Floats:
+    """Power headroom, TS 38.213 7.7.1: what is left of the maximum; negative where power limits the grant."""
+    wanted = budget.p0_dbm + 10.0 * np.log10(subcarrier_khz / 15 * blocks) + budget.alpha * coupling_db
+    return budget.ue_p_cmax_dbm - budget.ue_mpr_db - wanted
 
 
-def downlink_sinr_db(
-    loss_db: Floats, *, prbs: int, subcarrier_khz: int, layers: int, gnb_power_dbm: float, budget: LinkBudget
+def uplink_snr_db(coupling_db: Floats, blocks: Floats, *, subcarrier_khz: int, budget: LinkBudget) -> Floats:
+    """SNR per layer after combining with ``blocks`` granted (shapes broadcast): limited power is spread over them."""
+    power = uplink_power_dbm(coupling_db, blocks=blocks, subcarrier_khz=subcarrier_khz, budget=budget)
+    noise = noise_dbm(prb_hz(subcarrier_khz), budget.gnb_noise_figure_db)
+    return power - 10.0 * np.log10(blocks * budget.uplink_layers) - coupling_db + budget.combining_gain_db - noise
+
+
+def downlink_snr_db(
+    coupling_db: Floats, *, prbs: int, subcarrier_khz: int, layers: int, gnb_power_dbm: float, budget: LinkBudget
 ) -> Floats:
-    """``[C]`` SINR per layer; the layers share a power that is spread over the band, whatever the grant."""
+    """``[C]`` SNR per layer; the layers share a power that is spread over the band, whatever the grant."""
     density = gnb_power_dbm - 10.0 * np.log10(prbs * layers)
-    gain = budget.element_gain_dbi + budget.ue_gain_dbi + budget.array_gain_db
-    floor = noise_dbm(prb_hz(subcarrier_khz), budget.ue_noise_figure_db) + budget.downlink_iot_db
-    return density - loss_db + gain - floor
+    noise = noise_dbm(prb_hz(subcarrier_khz), budget.ue_noise_figure_db)
+    return density - coupling_db + budget.array_gain_db - noise

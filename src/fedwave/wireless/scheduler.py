@@ -1,152 +1,204 @@
-"""Who gets how many resource blocks when: fluid sharing of one cell by the clients of a round.
+"""Who gets how many resource blocks when: fluid sharing of a carrier by the clients of a round.
 
-A scheduler sees each client's rate as a function of its grant, ``rates_bps[c, m - 1]`` with ``m`` of ``M`` blocks, and
-returns when each transfer ends. Grants are averages over time and may be fractional: a client alternates between two
-grants, or between one and none (:func:`usable_rates`).
+A scheduler sees each client's rate as a function of its grant (:class:`~fedwave.wireless.rates.Rates`). Grants are
+averages over time and may be fractional: a client alternates between two grants, or between one and none.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedwave.core.errors import BadInput
-from fedwave.core.types import Floats, Ints
+from fedwave.core.errors import BadInput, Infeasible, Refused
+from fedwave.core.keys import Key
+from fedwave.core.types import Bools, Floats, Ints
+from fedwave.wireless.rates import Rates
+from fedwave.wireless.sharing import Progress, Queue, share
 
 _TOLERANCE = 1e-9  # relative, on time and on shares
 _STEPS = 60
 
 
-class Scheduler(ABC):
-    """How the resource blocks of one cell are shared."""
-
-    @abstractmethod
-    def weights(self, ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Floats:
-        """Relative claim ``[C]`` of each active transfer; ``rows [C, M + 1]`` are the rates of 0 to M blocks."""
-
-    def finish(self, ready_s: Floats, bits: Floats, rates_bps: Floats, until_s: float = np.inf) -> Floats:
-        """When each transfer ends, ``[C]`` seconds.
-
-        Active transfers share all blocks in proportion to their weights; shares change when one starts or ends.
-
-        Parameters
-        ----------
-        ready_s : when it can start; infinite or NaN where it never does (its end is infinite).
-        bits : size, >= 0 (0 ends when it starts).
-        rates_bps : ``[C, M]``. A transfer whose rate is 0 with all blocks never ends and takes nothing from the others.
-        until_s : the deadline, which a scheduler may take into account; transfers go on past it.
-        """
-        ready, bits = np.asarray(ready_s, dtype=float), np.asarray(bits, dtype=float)
-        finish = np.where(np.isfinite(ready) & (bits <= 0.0), ready, np.inf)
-        rates = np.asarray(rates_bps, dtype=float)
-        index = np.flatnonzero(np.isfinite(ready) & (bits > 0.0) & (rates.max(axis=1) > 0.0))
-        if len(index):
-            rows = usable_rates(rates[index])
-            weight = self.weights(ready[index], bits[index], rows, until_s)
-            finish[index] = share_in_proportion(ready[index], bits[index], rows, weight)
-        return finish
-
-
-def in_time(ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Ints:
-    """The most transfers that constant grants over ``[ready_k, until_s]`` can finish: positions, by blocks needed."""
-    left_s = until_s - ready_s
-    possible = np.flatnonzero((left_s > 0.0) & (bits <= rows[:, -1] * np.maximum(left_s, 0.0)))
-    blocks = blocks_for(rows[possible], bits[possible] / left_s[possible])[0]
-    order = np.argsort(blocks, kind="stable")
-    return possible[order[np.cumsum(blocks[order]) <= rows.shape[1] - 1]]
-
-
-def usable_rates(rates_bps: Floats) -> Floats:
-    """Rates ``[C, M + 1]`` of 0 to M blocks on average over time, from the rates ``[C, M]`` of constant grants.
-
-    Blocks need not be used (the power headroom caps the grant), so rates do not fall with the grant; and m blocks on
-    average can be m' > m for part of the time, so the rate per block does not grow with it.
-    """
-    grant = np.arange(1, rates_bps.shape[1] + 1)
-    per_block = np.maximum.accumulate(rates_bps, axis=1) / grant
-    rows = np.zeros((len(rates_bps), len(grant) + 1))
-    rows[:, 1:] = np.maximum.accumulate(per_block[:, ::-1], axis=1)[:, ::-1] * grant
-    return rows
-
-
-def rate_at(rows: Floats, blocks: Floats) -> Floats:
-    """Rate ``[C]`` with ``blocks [C]`` (fractional, at most M) granted, interpolated in ``rows [C, M + 1]``."""
-    low = np.minimum(blocks.astype(np.int64), rows.shape[1] - 2)
-    each = np.arange(len(rows))
-    base = rows[each, low]
-    return base + (blocks - low) * (rows[each, low + 1] - base)
-
-
-def blocks_for(rows: Floats, rate: Floats) -> tuple[Floats, Floats]:
-    """Fewest blocks ``[C]`` for ``rate [C]`` > 0, and the rate that one more block would add there.
-
-    ``rate`` must not exceed the last column of the non-decreasing ``rows [C, M + 1]``.
-    """
-    high = np.minimum((rows < rate[:, None]).sum(axis=1), rows.shape[1] - 1)
-    each = np.arange(len(rows))
-    top = rows[each, high]
-    slope = top - rows[each, high - 1]
-    return high - (top - rate) / slope, slope
-
-
-def min_max_blocks(ready_s: Floats, bits: Floats, rows: Floats) -> tuple[Floats, float]:
-    """Constant grants ``[C]`` over ``[ready_k, T]`` that deliver all bits by the smallest ``T``; and that ``T``.
-
-    Newton's method on the sum of blocks, safeguarded by bisection: the sum falls with ``T``, jumps included (where a
-    rate does not grow with the grant the smallest ``T`` leaves some blocks free). One after the other on the whole band
-    is always possible in the same time together, because the rate per block falls with the grant.
+@dataclass(frozen=True)
+class Asked:
+    """What a scheduler knows of a round's cohort before anything is sent, ``[C]`` each.
 
     Parameters
     ----------
-    rows : ``[C, M + 1]`` from :func:`usable_rates`.
+    ids, cell : client numbers, serving cells.
+    samples : data that each client holds.
+    down_bits, up_bits : what each would receive and send.
+    compute_s, compute_j : what each device says that its training takes.
+    down_bps, up_bps : mean rates with the whole carrier.
+    snr : mean uplink SINR with the whole carrier, linear; ``fading``: the power gain of this moment, mean 1.
+    radio_j : radio energy of an upload on the whole carrier.
+    deadline_s : when the server stops waiting; infinite: it does not.
+    memory : what :meth:`Scheduler.remember` returned when the client was asked last (:attr:`Scheduler.initial` before).
+    round : number of the round.
     """
-    available = rows.shape[1] - 1
-    fastest = bits / rows[:, -1]
-    low = float(np.max(ready_s + fastest))
-    high = float(np.max(ready_s) + fastest.sum())
-    end = low * (1.0 + 1e-12)
-    for _ in range(_STEPS):
-        rate = np.minimum(bits / (end - ready_s), rows[:, -1])
-        blocks, slope = blocks_for(rows, rate)
-        excess = blocks.sum() - available
-        low, high = (end, high) if excess > 0.0 else (low, end)
-        if abs(excess) <= _TOLERANCE * available:
-            return blocks, end
-        if high - low <= _TOLERANCE * high:
-            break
-        step = end + excess / float((rate / (end - ready_s) / slope).sum())
-        end = step if low < step < high else 0.5 * (low + high)
-    blocks = blocks_for(rows, np.minimum(bits / (high - ready_s), rows[:, -1]))[0]
-    return blocks, high
+
+    ids: Ints
+    cell: Ints
+    samples: Ints
+    down_bits: Floats
+    up_bits: Floats
+    compute_s: Floats
+    compute_j: Floats
+    down_bps: Floats
+    up_bps: Floats
+    snr: Floats
+    fading: Floats
+    radio_j: Floats
+    deadline_s: float
+    memory: Mapping[str, Floats]
+    round: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
-def share_in_proportion(ready_s: Floats, bits: Floats, rows: Floats, weight: Floats) -> Floats:
-    """Finish times ``[C]`` when active transfers share the blocks in proportion to ``weight``, event by event."""
-    available = rows.shape[1] - 1
-    finish = np.full(len(bits), np.inf)
-    left = bits.copy()
-    starts = np.append(np.unique(ready_s), np.inf)
-    now, following = float(starts[0]), 1
-    while True:
-        active = np.flatnonzero((ready_s <= now) & (left > 0.0))
-        rate = rate_at(rows[active], available * weight[active] / weight[active].sum()) if len(active) else weight[:0]
-        needed = np.divide(left[active], rate, out=np.full(len(active), np.inf), where=rate > 0.0)
-        until_start = float(starts[following]) - now
-        step = min(until_start, float(needed.min(initial=np.inf)))
-        if not np.isfinite(step):
-            return finish
-        done = needed <= step * (1.0 + _TOLERANCE)
-        left[active] = np.where(done, 0.0, left[active] - rate * step)
-        if step == until_start:
-            now, following = float(starts[following]), following + 1
-        else:
-            now += step
-        finish[active[done]] = now
+class Scheduler(ABC):
+    """How the resource blocks of a cell are shared, and who of a cohort is let on the air at all.
+
+    ``diversity``: it serves each client at its fading peaks, so rates grow with the number of active clients.
+    ``initial``: names and first values of what it remembers of each client from round to round.
+    """
+
+    diversity: ClassVar[bool] = False
+    initial: ClassVar[Mapping[str, float]] = {}
+
+    def admit(self, asked: Asked, key: Key) -> Bools:
+        """Who takes part in the round, ``[C]``; the others are told before they receive anything. By default all."""
+        return np.ones(len(asked), dtype=bool)
+
+    def remember(self, asked: Asked, admitted: Bools, heard: Bools, spent_j: Floats) -> dict[str, Floats]:
+        """What to remember of the cohort, ``[C]`` each, once the round is over; ``spent_j`` is each device's energy."""
+        return {}
+
+    def backoff_db(
+        self,
+        ready_s: Floats,
+        bits: Floats,
+        snr: Floats,
+        rates_at: Callable[[Floats], Rates],
+        until_s: float,
+        power_w: Floats,
+    ) -> Floats:
+        """By how much each upload of one cell lowers its transmit power, ``[C]`` >= 0; by default not at all.
+
+        Parameters
+        ----------
+        ready_s, bits, until_s : as for :meth:`weights`.
+        snr : ``[C]`` linear, at full power over the whole carrier, less the implementation loss.
+        rates_at : rates of these transfers when their power is lowered by ``[C]`` dB.
+        power_w : ``[C]`` radiated at full power over the whole carrier.
+        """
+        return np.zeros(len(bits))
+
+    @abstractmethod
+    def weights(self, ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> Floats:
+        """Claim of each transfer of one cell, ``[C]``, or ``[C, ...]`` where :meth:`shares` reads more than a number.
+
+        It is fixed while the set of transfers is; see :meth:`serve`.
+        """
+
+    def shares(self, weight: Floats, active: Bools) -> Floats:
+        """Share of the carrier of each transfer, ``[cells, slots]``; by default in proportion to the claims.
+
+        ``weight [cells, slots, ...]`` is 0 where ``active [cells, slots]`` is false.
+        """
+        total = weight.sum(axis=1, keepdims=True)
+        return np.divide(weight, total, out=np.zeros_like(weight), where=total > 0.0)
+
+    def serve(
+        self,
+        ready_s: Floats,
+        bits: Floats,
+        rates: Rates,
+        *,
+        cell: Ints,
+        blocks: Floats,
+        until_s: float = np.inf,
+        begin_s: float = -np.inf,
+        horizon_s: float = np.inf,
+        connected: int = 400,
+    ) -> Progress:
+        """Serve the transfers of all cells from ``begin_s`` to ``horizon_s``.
+
+        Parameters
+        ----------
+        ready_s : ``[C]`` when a transfer can start; infinite or NaN where it never does (its end is infinite).
+        bits : ``[C]`` size, >= 0 (0 ends when it starts).
+        rates : of the clients. One whose rate is 0 with all blocks never ends and takes nothing from the others.
+        cell : ``[C]`` serving cell; ``blocks [S]`` what each cell may give out.
+        until_s : the deadline, which a scheduler may take into account; transfers go on past it.
+        connected : transfers that a cell serves at once.
+        """
+        ready, bits = np.asarray(ready_s, dtype=float), np.asarray(bits, dtype=float)
+        weight: Floats | None = None
+        index = np.flatnonzero(np.isfinite(ready) & (bits > 0.0) & (rates.full_bps > 0.0))
+        for each, members in _by_cell(cell, index):
+            if blocks[each] > 0.0:
+                begin = np.maximum(ready[members], begin_s)
+                own = replace(rates.take(members), available=float(blocks[each]))
+                claim = self.weights(begin, bits[members], own, until_s)
+                weight = np.zeros((len(bits), *claim.shape[1:])) if weight is None else weight
+                weight[members] = claim
+        queue = Queue(ready, bits, rates, np.asarray(cell), np.zeros(len(bits)) if weight is None else weight)
+        return share(
+            queue,
+            self.shares,
+            blocks=blocks,
+            begin_s=begin_s,
+            until_s=horizon_s,
+            connected=connected,
+            diversity=self.diversity,
+        )
+
+    def finish(self, ready_s: Floats, bits: Floats, rates: Rates | Floats, until_s: float = np.inf) -> Floats:
+        """When each transfer of one cell ends, ``[C]`` seconds; ``rates`` may be those of 1 to M blocks, ``[C, M]``."""
+        if not isinstance(rates, Rates):
+            rates = Rates.usable(rates)
+        cell, blocks = np.zeros(len(rates.rows), dtype=np.int64), np.array([rates.blocks])
+        return self.serve(ready_s, bits, rates, cell=cell, blocks=blocks, until_s=until_s).end_s
 
 
-def equal_finish_shares(bits: ArrayLike, snr_full_band: ArrayLike, bandwidth_hz: float) -> tuple[Floats, float]:
+def _by_cell(cell: Ints, index: Ints) -> Iterator[tuple[int, Ints]]:
+    """The members of ``index`` cell by cell, in their order."""
+    if not len(index):
+        return
+    order = index[np.argsort(cell[index], kind="stable")]
+    cells, start = np.unique(cell[order], return_index=True)
+    for each, members in zip(cells, np.split(order, start[1:]), strict=True):
+        yield int(each), members
+
+
+def best_of(score: Floats, asked: Asked, share: float) -> Bools:
+    """``[C]``: the ``ceil(share n)`` of each cell's n clients with the largest score; of equals those of lower id."""
+    order = np.lexsort((asked.ids, -score, asked.cell))
+    _, start, count = np.unique(asked.cell[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(start, count)
+    chosen = np.zeros(len(order), dtype=bool)
+    chosen[order] = rank < np.repeat(np.ceil(share * count - _TOLERANCE), count)
+    return chosen
+
+
+def needs_deadline(scheduler: str, deadline_s: float) -> None:
+    """Raise :class:`Refused` where a scheduler that plans towards a deadline has none."""
+    if not np.isfinite(deadline_s):
+        raise Refused(
+            f"scheduler {scheduler!r} plans towards a deadline and the job has none: set federation.deadline_s"
+        )
+
+
+def equal_finish_shares(
+    bits: ArrayLike, snr_full_band: ArrayLike, bandwidth_hz: float, *, deadline_s: float = np.inf
+) -> tuple[Floats, float]:
     """Bandwidth shares ``[K]`` with which all Shannon uploads end together, and when (seconds).
 
     A device's power is fixed, so its spectral density rises as its share falls: ``rate_k = s B log2(1 + snr_k / s)``.
@@ -156,16 +208,20 @@ def equal_finish_shares(bits: ArrayLike, snr_full_band: ArrayLike, bandwidth_hz:
     ----------
     bits : ``[K]``, >= 0.
     snr_full_band : ``[K]``, linear, > 0: the SNR when the power is spread over the whole band.
-    bandwidth_hz : B.
+    bandwidth_hz : B, > 0.
+    deadline_s : by when all must have ended.
 
     Raises
     ------
-    BadInput : a negative size, or an SNR that is not positive where there are bits to send.
+    BadInput : a negative size or bandwidth, or an SNR that is not positive where there are bits to send.
+    Infeasible : no shares meet the deadline.
     """
     bits, snr = np.broadcast_arrays(
         np.atleast_1d(np.asarray(bits, dtype=float)), np.asarray(snr_full_band, dtype=float)
     )
-    wrong = (bits < 0.0) | ((bits > 0.0) & ~(snr > 0.0))
+    if not (np.isfinite(bandwidth_hz) and bandwidth_hz > 0.0):
+        raise BadInput(f"bandwidth_hz: must be finite and positive, got {bandwidth_hz!r}")
+    wrong = ~(np.isfinite(bits) & (bits >= 0.0)) | ((bits > 0.0) & ~(snr > 0.0))
     if wrong.any():
         k = int(np.argmax(wrong))
         raise BadInput(f"device {k} needs bits >= 0 and a positive snr, got {bits[k]:g} bits at snr {snr[k]:g}")
@@ -183,6 +239,13 @@ def equal_finish_shares(bits: ArrayLike, snr_full_band: ArrayLike, bandwidth_hz:
         low, high = (low, middle) if fits else (middle, high)
         if high - low <= 1e-14 * high:
             break
+    if high > deadline_s:
+        worst = int(np.flatnonzero(send)[np.argmax(size / np.log2(1.0 + gain))])
+        alone = float(np.max(size / np.log2(1.0 + gain)))
+        raise Infeasible(
+            f"no bandwidth shares end all uploads by {deadline_s:g} s: the smallest common finish time is {high:.6g} "
+            f"s, and device {worst} needs {alone:.6g} s with the whole band"
+        )
     shares[send] = _least_shares(size / high, gain)
     return shares, high
 

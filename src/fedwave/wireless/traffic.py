@@ -59,6 +59,7 @@ class FlowReport:
 
     Parameters
     ----------
+    blocked : share of its users that admission control turns away.
     load, carried : share of the carrier that it asks for, that it gets; the latter add up to at most 1 with FL's.
     delay_alone_s, delay_s : mean of waiting and transmission; ``None`` where the queue grows without bound.
     late_alone, late : probability that it exceeds the radio's part of the packet delay budget.
@@ -68,6 +69,7 @@ class FlowReport:
 
     five_qi: int
     resource: str
+    blocked: float
     load: float
     carried: float
     delay_alone_s: float | None
@@ -120,6 +122,8 @@ class Traffic:
     flows : background flows.
     fl_priority : FL's priority level, 1 to 127; 90 is that of 5QI 9, best effort.
     fl_cap : share of the carrier that FL may take at most.
+    user_share : admission control: a background user is served if it needs no more of the carrier by itself. Without
+        it one user at the edge, who could not make a call anyway, would fill the cell.
     slot_s : length of a slot.
     """
 
@@ -128,6 +132,7 @@ class Traffic:
     flows: tuple[Flow, ...] = ()
     fl_priority: Count = 90
     fl_cap: Probability = 1.0
+    user_share: Positive = sourced(0.1, "", "assumption: share of the carrier that admission control grants one user")
     slot_s: Positive = sourced(0.0005, "s", "14 symbols at 30 kHz, TS 38.211 4.3.2")
 
     cite: ClassVar[str] = "Cobham, Priority Assignment in Waiting Line Problems, Operations Research 2(1), 1954"
@@ -138,7 +143,7 @@ class Traffic:
             raise BadInput(f"fl_priority: must be from 1 to 127 (TS 23.501 5.7.3.3), got {self.fl_priority!r}")
 
     def loads(self, carrier_s_per_bit: ArrayLike) -> Floats:
-        """Share of the carrier that each flow asks for, ``[F]``: ``users x rate x E[1 / r]``.
+        """Share of the carrier that each flow asks for, ``[F]``: ``users x rate x E[1 / r]`` of those admitted.
 
         Parameters
         ----------
@@ -191,12 +196,20 @@ class Traffic:
             raise BadInput("carrier_s_per_bit needs at least one user, and positive finite values only")
         bits = np.array([8.0 * flow.packet_bytes for flow in self.flows])
         spread = np.array([2.0 if flow.packets == "exponential" else 1.0 for flow in self.flows])
-        rate = np.array([1e3 * flow.rate_kbps * flow.users_per_cell for flow in self.flows])
+        rate = np.array([1e3 * flow.rate_kbps for flow in self.flows])
+        users = np.array([flow.users_per_cell for flow in self.flows])
+        admitted = rate[:, None] * each <= self.user_share
+        share = admitted.mean(axis=1)
+        count = np.maximum(admitted.sum(axis=1), 1)
+        mean, square = ((admitted * each**power).sum(axis=1) / count for power in (1, 2))
+        nobody = share == 0.0  # their packets have some length all the same, which no queue ever sees
+        mean, square = np.where(nobody, each.min(), mean), np.where(nobody, each.min() ** 2, square)
         return _Queue(
             level=self._level,
-            load=rate * each.mean(),
-            mean_s=bits * each.mean(),
-            square_s2=spread * bits**2 * np.mean(each**2),
+            load=rate * users * share * mean,
+            blocked=1.0 - share,
+            mean_s=bits * mean,
+            square_s2=spread * bits**2 * square,
             fl_priority=self.fl_priority,
             slot_s=self.slot_s,
         )
@@ -211,6 +224,7 @@ class Traffic:
         return FlowReport(
             five_qi=flow.five_qi,
             resource=qos.resource,
+            blocked=float(queue.blocked[index]),
             load=float(queue.load[index]),
             carried=float(queue.carried(fl_load)[index]),
             delay_alone_s=alone,
@@ -226,10 +240,11 @@ class Traffic:
 
 @dataclass(frozen=True)
 class _Queue:
-    """One carrier as a server: ``[F]`` levels, loads, first and second moments of the packets' transmission times."""
+    """One carrier as a server: ``[F]`` levels, loads, shares of blocked users, first and second moments of the packets' transmission times."""
 
     level: Floats
     load: Floats
+    blocked: Floats
     mean_s: Floats
     square_s2: Floats
     fl_priority: int

@@ -1,18 +1,19 @@
-"""One run in numbers for figures: rounds, the timeline of a round, the cell, device classes; reduced where large."""
+"""One run in numbers for figures: rounds, the timeline of a round, device classes; reduced where large."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fedwave.results.report import causes
 from fedwave.results.report.compare import evenly
 from fedwave.results.report.runs import ENERGY_PARTS, PATH_PARTS, RunLog, losses, lost
 
 _MOST_BINS = 200  # bars of the figures by round
 _MOST_ROWS = 30_000  # clients of all timelines of a page together
 _MOST_PER_ROUND = 100
-_MOST_PLACES = 3000
 _DELIVERED = 0
 
 
@@ -20,6 +21,9 @@ def by_round(run: RunLog) -> dict[str, Any]:
     """Sums, or means, over bins of consecutive rounds; each bin is one round up to 200 rounds.
 
     ``round`` and ``last`` bound a bin. Seconds of the critical path are means; energy, bytes and losses are sums.
+    ``gnb`` is the base stations' energy, apart from ``energy``; ``prb`` the mean share of uplink blocks used (NaN where
+    no round of a bin has one; empty where none has), ``symbols`` the analog symbols of sums in the air (empty where
+    there are none). ``lost`` is by cause where there is a log of clients, else by reason.
     """
     count = len(run.records)
     width = -(-count // _MOST_BINS)
@@ -30,10 +34,11 @@ def by_round(run: RunLog) -> dict[str, Any]:
     def total(values: np.ndarray) -> np.ndarray:
         return np.add.reduceat(values, starts)
 
-    missing = [losses(record) for record in run.records]
+    first, used = numbers[starts].astype(int).tolist(), run.column("prb_use", np.nan)
+    known, symbols = total(np.isfinite(used).astype(float)), run.column("uplink_symbols")
     return {
         "width": int(width),
-        "round": numbers[starts].astype(int).tolist(),
+        "round": first,
         "last": numbers[starts + sizes - 1].astype(int).tolist(),
         "time": run.column("sim_time_s")[starts + sizes - 1].tolist(),
         "path": {part: (total(run.column(f"{part}_s")) / sizes).tolist() for part in PATH_PARTS},
@@ -42,8 +47,19 @@ def by_round(run: RunLog) -> dict[str, Any]:
         "down": np.cumsum(total(run.column("downlink_bits") / 8.0)).tolist(),
         "clients": total(run.column("clients")).tolist(),
         "delivered": total(run.column("delivered")).tolist(),
-        "lost": {name: total(np.array([float(m.get(name, 0)) for m in missing])).tolist() for name in lost(run)},
+        "gnb": np.cumsum(total(run.column("energy_gnb_j"))).tolist(),
+        "prb": (total(np.nan_to_num(used)) / np.where(known > 0.0, known, np.nan)).tolist() if known.any() else [],
+        "symbols": total(symbols).tolist() if symbols.any() else [],
+        "lost": _lost(run, first, total),
     }
+
+
+def _lost(run: RunLog, first: list[int], total: Callable[[np.ndarray], np.ndarray]) -> Mapping[str, Sequence[float]]:
+    """Lost updates by bin of rounds."""
+    if len(run.clients.rows) and len(run.clients.rows) == run.column("clients").sum():
+        return causes.by_bin(run, first)
+    missing = [losses(record) for record in run.records]
+    return {name: total(np.array([float(m.get(name, 0)) for m in missing])).tolist() for name in lost(run)}
 
 
 def timelines(run: RunLog, share: float = 1.0) -> dict[str, Any]:
@@ -109,47 +125,6 @@ def _sample(count: int, binder: int) -> list[int]:
     half = _MOST_PER_ROUND // 2
     rest = {half + place for place in evenly(count - half, half)}
     return [*range(half), *sorted(rest | ({binder} if binder >= half else set()))]
-
-
-def cell(run: RunLog) -> dict[str, Any]:
-    """Each client that took part: where it was last, its mean uplink SINR, how often it was called and lost."""
-    rows = run.clients.rows
-    ids, place, called = np.unique(rows["id"], return_inverse=True, return_counts=True)
-    if not len(ids) or not (rows["x_m"].any() or rows["y_m"].any()):
-        return {"id": []}  # the network has no places
-    last = np.zeros(len(ids), dtype=int)
-    np.maximum.at(last, place, np.arange(len(rows)))
-    known = np.isfinite(rows["sinr_db"])
-    heard = np.maximum(np.bincount(place, weights=known), 1)
-    sinr = np.bincount(place, weights=np.where(known, rows["sinr_db"], 0.0)) / heard
-    missed = np.bincount(place, weights=rows["status"] != _DELIVERED)
-    kept = evenly(len(ids), _MOST_PLACES)
-    return {
-        "id": ids[kept].tolist(),
-        "x": np.round(rows["x_m"][last][kept].astype(float), 1).tolist(),
-        "y": np.round(rows["y_m"][last][kept].astype(float), 1).tolist(),
-        "device": rows["device"][last][kept].tolist(),
-        "sinr": np.round(sinr[kept], 1).tolist() if known.any() else [],
-        "called": called[kept].tolist(),
-        "lost": missed[kept].astype(int).tolist(),
-        "left_out": len(ids) - len(kept),
-    }
-
-
-def signal(run: RunLog) -> dict[str, Any]:
-    """Updates by uplink SINR: heard and lost counts in bins of 3 dB."""
-    rows = run.clients.rows
-    rows = rows[np.isfinite(rows["sinr_db"])]
-    if not len(rows):
-        return {"edges": []}
-    low, high = np.floor(rows["sinr_db"].min() / 3.0), np.floor(rows["sinr_db"].max() / 3.0) + 1.0
-    edges = 3.0 * np.arange(low, high + 1.0)
-    heard = rows["status"] == _DELIVERED
-    return {
-        "edges": edges.tolist(),
-        "heard": np.histogram(rows["sinr_db"][heard], edges)[0].tolist(),
-        "lost": np.histogram(rows["sinr_db"][~heard], edges)[0].tolist(),
-    }
 
 
 def devices(run: RunLog) -> list[dict[str, Any]]:

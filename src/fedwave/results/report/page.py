@@ -16,7 +16,7 @@ from typing import Any
 from fedwave.core.errors import BadInput
 from fedwave.results import format as text
 from fedwave.results.files import disk, write_text
-from fedwave.results.report import detail
+from fedwave.results.report import causes, detail, radio
 from fedwave.results.report.compare import Group, curves, group
 from fedwave.results.report.parts import network_assumes, network_rows, parts
 from fedwave.results.report.runs import RunLog, load, lost, totals
@@ -25,10 +25,14 @@ REASONS = {
     "missed_broadcast": "the client never received the round's message",
     "outage": "no uplink, or the update was lost on the air",
     "deadline": "the update was not in when the server stopped waiting",
+    "deadline_access": "late, and connecting took the largest part of its time",
+    "deadline_compute": "late, and computing took the largest part of its time",
+    "deadline_rate": "late, and transfers took the largest part of its time, waiting for resource blocks included",
     "memory": "the work does not fit the device's memory",
     "battery": "the battery cannot pay for the work",
     "radio_link_failure": "the connection broke off during a transfer",
-    "refused": "the client declined",
+    "access": "the connection to the base station did not come about",
+    "refused": "the scheduler did not admit the client to the round",
     "quorum": "too few updates came in for a step, and the round was given up",
     "not_finite": "the update held NaN or infinity and was thrown away",
 }
@@ -75,10 +79,10 @@ def render(runs: Sequence[RunLog]) -> str:
     return environment.get_template("report.html.j2").render(
         title=_title(groups),
         groups=[_compared(g) for g in groups],
-        runs=[_described(run, names[id(run)]) for run in runs],
+        runs=[{"index": index, **_described(run, names[id(run)])} for index, run in enumerate(runs)],
         reasons=REASONS,
         style=Markup(_file("report.css")),
-        script=Markup(_file("report.js")),
+        script=Markup(_file("radio.js") + _file("report.js")),
         plotly=Markup(_file("plotly-basic.min.js")),
         figures=Markup(embedded(figures)),
     )
@@ -137,8 +141,11 @@ def _figures(run: RunLog, name: str, share: float) -> dict[str, Any]:
         "radius_m": radius,
         "rounds": detail.by_round(run),
         "timelines": detail.timelines(run, share),
-        "cell": detail.cell(run),
-        "signal": detail.signal(run),
+        "cell": radio.cell(run),
+        "layout": radio.layout(run, radius),
+        "signal": radio.signal(run),
+        "distributions": radio.distributions(run),
+        "blocks": radio.blocks(run),
     }
 
 
@@ -155,6 +162,10 @@ def _described(run: RunLog, name: str) -> dict[str, Any]:
         "energy": {part: float(run.column(f"energy_{part}_j").sum()) for part in ("compute", "radio", "server")},
         "lost": dict(lost(run)),
         "devices": detail.devices(run),
+        "causes": causes.by_device(run),
+        "percentiles": radio.percentiles(run),
+        "qos": radio.qos(run),
+        "base": run.base,
         "toml": run.toml,
         "environment": {k: v for k, v in run.environment.items() if k not in ("packages", "assumptions", "run_format")},
         "packages": run.environment.get("packages", {}),

@@ -60,15 +60,25 @@ def _part(kind: str, name: str) -> Part:
 
 def network_rows(job: dict[str, Any]) -> list[dict[str, Any]]:
     """The network's numbers with unit and source, where it can explain itself; empty where it cannot."""
-    table = job.get("network", {})
-    if not isinstance(table, dict) or ":" in str(table.get("name", "")):
-        return []
-    try:
-        network = config.build("network", table)
-    except BadInput:
-        return []
+    network = _network(job)
     rows = network.explain() if hasattr(network, "explain") else []
     return [dict(zip(("name", "value", "unit", "source"), row, strict=True)) for row in rows]
+
+
+def network_layout(job: dict[str, Any]) -> Any | None:
+    """Where the network's sites are and which way they look; ``None`` where it has no such layout."""
+    return getattr(getattr(_network(job), "scene", None), "layout", None)
+
+
+def _network(job: dict[str, Any]) -> Any:
+    """The job's network; ``None`` where it is a user's own, or of another release."""
+    table = job.get("network", {})
+    if not isinstance(table, dict) or ":" in str(table.get("name", "")):
+        return None
+    try:
+        return config.build("network", table)
+    except BadInput:
+        return None
 
 
 def network_assumes(job: dict[str, Any]) -> list[str]:

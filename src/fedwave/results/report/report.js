@@ -14,7 +14,7 @@
   const seriesColour = (index) => (index === 0 && root.dataset.theme === "dark" ? "#3d9fe0" : SERIES[index % SERIES.length]);
   const seriesDash = (index) => DASHES[Math.floor(index / SERIES.length) % DASHES.length];
   const REASON = {
-    deadline: "#d55e00", outage: "#cc79a7", missed_broadcast: "#56b4e9", memory: "#009e73", battery: "#e69f00",
+    deadline: "#d55e00", deadline_rate: "#d55e00", deadline_compute: "#f3a266", deadline_access: "#a04a10", access: "#999933", outage: "#cc79a7", missed_broadcast: "#56b4e9", memory: "#009e73", battery: "#e69f00",
     radio_link_failure: "#8c6bb1", refused: "#0072b2", quorum: "#7f8c99", not_finite: "#b22222",
   };
   const PARTS = [["downlink", "download"], ["compute", "compute"], ["uplink", "upload"], ["server", "server"]];
@@ -37,10 +37,11 @@
     const all = Math.round(value / step);
     return `${Math.floor((all * step) / size)} ${big} ${all % (size / step)} ${small}`;
   };
+  const grouped = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, "\u202f");
   const largest = (lists) => lists.reduce((most, list) => list.reduce((m, v) => (v > m ? v : m), most), 0);
   const unitScale = (unit) => (most) => { const [factor, letter] = prefix(most || 1); return [factor, letter + unit]; };
   const timeScale = (most) => [[86400, "days"], [3600, "h"], [60, "min"]].find(([size]) => most >= 3 * size) || unitScale("s")(2 * most);
-  const words = (name) => name.replaceAll("_", " ");
+  const words = (name) => name.replace("deadline_", "deadline: ").replaceAll("_", " ");
 
   // ---- figures ----------------------------------------------------------------------------------------------------
   const axis = (title, more) => ({
@@ -61,10 +62,13 @@
   const show = (id, summary, traces, more) => {
     const place = byId(id), figure = place.closest("figure");
     figure.hidden = traces === null;
-    if (traces === null) { Plotly.purge(place); return; }
+    if (traces === null) { Plotly.purge(place); return Promise.resolve(); }
     place.setAttribute("role", "img");
     place.setAttribute("aria-label", summary);
-    drawing.push(Plotly.react(place, traces, layout(more), config()));
+    // Once it is known which figures beside it are hidden, so that it fills the room they leave.
+    const drawn = Promise.resolve().then(() => Plotly.react(place, traces, layout(more), config()));
+    drawing.push(drawn);
+    return drawn;
   };
   const legend = (list, entries) => {
     list.replaceChildren(...entries.map(([colour, text, kind]) => {
@@ -80,7 +84,7 @@
 
   // ---- learning ---------------------------------------------------------------------------------------------------
   const metrics = [...new Set(data.groups.flatMap((group) => Object.keys(group.curves)))];
-  const metricTitle = () => (state.metric === "training loss" ? "training loss" : `held-out ${words(state.metric)}`);
+  const metricTitle = () => (state.metric === "training loss" ? "training loss" : `held-out ${words(state.metric || "")}`);
 
   function learning() {
     const groups = data.groups.map((group, index) => ({ ...group, index, curve: group.curves[state.metric] })).filter((g) => g.curve);
@@ -122,7 +126,10 @@
 
   // ---- by round ---------------------------------------------------------------------------------------------------
   const binNames = (rounds) => rounds.round.map((first, i) => (rounds.width > 1 ? `rounds ${first}–${rounds.last[i]}` : `round ${first}`));
-  const roundAxis = () => axis("round", { rangemode: "tozero", tickformat: "d" });
+  const roundAxis = () => {
+    const { round } = run().rounds;
+    return axis("round", { rangemode: "tozero", tickformat: "d", dtick: round.at(-1) - round[0] < 6 ? 1 : undefined });
+  };
   const bars = (rounds, name, colour, y, hover) => ({
     type: "bar", x: rounds.round, y, name, marker: { color: colour, line: { width: 0 } }, width: rounds.round.length > 60 ? rounds.width : undefined,
     customdata: binNames(rounds), hovertemplate: `%{customdata}<br>${hover}<extra>${name}</extra>`,
@@ -135,12 +142,14 @@
     const [factor, unit] = timeScale(largest([ends]));
     byId("path-bins").textContent = rounds.width > 1 ? `(means over ${rounds.width} rounds)` : "";
     legendOf("path", parts.map(([part, name]) => [css(`--${part}`), name]));
-    show("f-path", "seconds of the critical path by round, by part", parts.length ? parts.map(([part, name]) =>
+    const drawn = show("f-path", "seconds of the critical path by round, by part", parts.length ? parts.map(([part, name]) =>
       bars(rounds, name, css(`--${part}`), rounds.path[part].map((v) => v / factor), `%{y:.4g} ${unit}`)) : null,
     { barmode: "stack", bargap: rounds.round.length > 60 ? 0 : 0.15, xaxis: roundAxis(), yaxis: axis(`round time (${unit})`, { rangemode: "tozero" }) });
     const place = byId("f-path");
-    if (place.removeAllListeners) place.removeAllListeners("plotly_click");
-    if (place.on) place.on("plotly_click", ({ points }) => nearestRound(points[0].x));
+    drawn.then(() => {
+      if (place.removeAllListeners) place.removeAllListeners("plotly_click");
+      if (place.on) place.on("plotly_click", ({ points }) => nearestRound(points[0].x));
+    });
   }
 
   function losses() {
@@ -162,6 +171,11 @@
       x: rounds.last, y: rounds.energy[part].map((v) => v / factor), name, stackgroup: "one", line: { width: 0.5, color: colour }, fillcolor: colour + "cc",
       mode: rounds.last.length > 1 ? "lines" : "markers", hovertemplate: `%{y:.4g} ${unit} until round %{x}<extra>${name}</extra>`,
     })) : null, { xaxis: roundAxis(), yaxis: axis(`energy (${unit})`, { rangemode: "tozero" }) });
+    const ownMost = rounds.gnb.at(-1), [ownFactor, ownUnit] = unitScale("J")(ownMost);
+    show("f-gnb", "cumulative energy of the base stations", ownMost > 0 ? [{
+      x: rounds.last, y: rounds.gnb.map((v) => v / ownFactor), mode: rounds.last.length > 1 ? "lines" : "markers", line: { color: css("--server"), width: 2.4 },
+      hovertemplate: `%{y:.4g} ${ownUnit} until round %{x}<extra></extra>`,
+    }] : null, { xaxis: roundAxis(), yaxis: axis(`energy (${ownUnit})`, { rangemode: "tozero" }) });
     const lines = [["down", "down", css("--downlink"), "dash"], ["up", "up", css("--uplink"), "solid"]];
     const [size, bytes] = unitScale("B")(largest([rounds.up, rounds.down]));
     legendOf("traffic", lines.map(([, name, colour, dash]) => [colour, name, dash]));
@@ -256,48 +270,13 @@
     byId("timeline").scrollIntoView({ block: "nearest" });
   }
 
-  // ---- the cell ---------------------------------------------------------------------------------------------------
-  function cell() {
-    const { cell: c, devices, radius_m: radius, signal } = run();
-    byId("cell").hidden = !c.id.length && !signal.edges.length;
-    const bySinr = state.colour === "sinr" && c.sinr && c.sinr.length, share = (i) => c.lost[i] / c.called[i];
-    const met = devices.map((_, d) => d).filter((d) => c.id.length && c.device.includes(d));
-    legendOf("cell", [...met.map((d) => [css("--soft"), devices[d], SIGNS[d % SIGNS.length]]), [css("--ink"), "site", "✛"]]);
-    const values = bySinr ? c.sinr : c.id.map((_, i) => 100 * share(i));
-    const traces = met.map((d, order) => {
-      const own = c.id.map((_, i) => i).filter((i) => c.device[i] === d);
-      return {
-        x: own.map((i) => c.x[i]), y: own.map((i) => c.y[i]), mode: "markers", name: devices[d],
-        marker: {
-          symbol: SYMBOLS[d % SYMBOLS.length], size: (c.id.length > 400 ? 7 : 9) - (narrow() ? 2.5 : 0), opacity: 0.9, color: own.map((i) => values[i]), coloraxis: "coloraxis", line: { width: 0.6, color: css("--card") },
-        },
-        text: own.map((i) => `client ${c.id[i]}, ${devices[d]}${c.sinr.length ? `<br>mean SINR ${c.sinr[i]} dB` : ""}<br>${Math.hypot(c.x[i], c.y[i]).toFixed(0)} m away<br>lost ${c.lost[i]} of ${c.called[i]}`),
-        hovertemplate: "%{text}<extra></extra>", order,
-      };
-    });
-    traces.push({ x: [0], y: [0], mode: "markers", marker: { symbol: "cross-thin", size: 15, line: { width: 3, color: css("--ink") } }, hovertemplate: "site<extra></extra>" });
-    const ring = (r, dash) => ({ type: "circle", x0: -r, x1: r, y0: -r, y1: r, line: { color: css("--soft"), width: 1, dash }, layer: "below" });
-    const most = radius || largest([c.id.map((_, i) => Math.hypot(c.x[i], c.y[i]))]);
-    byId("cell-says").textContent = c.left_out ? `Every ${Math.round(1 + c.left_out / c.id.length)}th of ${c.id.length + c.left_out} devices is shown.` : `${c.id.length} devices took part. Colour: ${bySinr ? "mean uplink SINR" : "share of its updates that were lost"}.`;
-    const flat = narrow() ? { orientation: "h", y: -0.2, yanchor: "top", title: { text: bySinr ? "dB" : "% lost", side: "bottom" } } : {};
-    show("f-cell", "map of the cell with its devices", c.id.length ? traces : null, {
-      coloraxis: { colorscale: bySinr ? "Viridis" : "Cividis", cmin: bySinr ? undefined : 0, colorbar: { title: { text: bySinr ? "dB" : "% lost", side: "top" }, thickness: 11, outlinewidth: 0, tickfont: { size: 11 }, len: 0.9, ...flat } },
-      shapes: [ring(most / 3, "dot"), ring((2 * most) / 3, "dot"), ring(most, "solid")], margin: { l: 44, r: 6, t: 10, b: 42 }, height: narrow() ? 400 : undefined,
-      xaxis: axis("m", { range: [-1.06 * most, 1.06 * most], constrain: "domain", zeroline: false }),
-      yaxis: axis("", { range: [-1.06 * most, 1.06 * most], scaleanchor: "x", constrain: "domain", zeroline: false }),
-    });
-    legendOf("signal", [[css("--heard"), "counted"], [css("--missing"), "lost"]]);
-    const middles = signal.edges.slice(1).map((edge) => edge - 1.5);
-    const stack = (y, name, colour) => ({ type: "bar", x: middles, y, width: 3, name, marker: { color: colour, line: { width: 1, color: css("--card") } }, hovertemplate: `%{y} ${name}, SINR %{x} ± 1.5 dB<extra></extra>` });
-    show("f-signal", "updates by uplink SINR, counted and lost", signal.edges.length ? [stack(signal.heard, "counted", css("--heard")), stack(signal.lost, "lost", css("--missing"))] : null,
-      { barmode: "stack", xaxis: axis("uplink SINR (dB)"), yaxis: axis("updates", { rangemode: "tozero" }) });
-    byId("colours").hidden = !(c.sinr && c.sinr.length);
-  }
+  // ---- the radio --------------------------------------------------------------------------------------------------
+  const radio = radioFigures({ byId, css, axis, show, legendOf, si, prefix, grouped, narrow, largest, run, state, bars, roundAxis, seriesColour, seriesDash, SYMBOLS, SIGNS });
 
   // ---- the page ---------------------------------------------------------------------------------------------------
   async function drawRun() {
     document.querySelectorAll("[data-run]").forEach((block) => { block.hidden = Number(block.dataset.run) !== state.run; });
-    path(); timeline(); cell(); energy(); losses();
+    path(); timeline(); radio.draw(); energy(); losses();
   }
   async function drawAll() {
     drawing.length = 0;
@@ -320,7 +299,7 @@
   byId("slider").addEventListener("input", ({ target }) => { state.place = Number(target.value); timeline(); });
   byId("previous").addEventListener("click", () => move(-1));
   byId("next").addEventListener("click", () => move(1));
-  byId("colours").addEventListener("click", ({ target }) => { if (target.value) { state.colour = target.value; pressed(byId("colours"), target.value); cell(); } });
+  byId("colours").addEventListener("click", ({ target }) => { if (target.value) { state.colour = target.value; pressed(byId("colours"), target.value); radio.map(); } });
   if (byId("run")) byId("run").addEventListener("change", ({ target }) => { state.run = Number(target.value); state.place = 0; drawRun(); });
   let before = root.dataset.theme, wide = narrow();
   window.addEventListener("beforeprint", () => { before = root.dataset.theme; theme("light"); });

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,20 @@ import numpy as np
 from fedwave.core.errors import BadInput
 from fedwave.results import client_log
 from fedwave.results.client_log import ClientTable
+from fedwave.results.files import disk
 from fedwave.results.run_folder import RunFolder
 
 PATH_PARTS = ("downlink", "compute", "uplink", "server")
 ENERGY_PARTS = ("compute", "radio", "server")
+BASE_FIELDS = ("bits", "seconds", "bits_on_air", "cells", "unreached_share", "joules_mean")  # NaN where not stated
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """One run, read: the job as a table and as text, the lines of its log, its clients, the metrics at the start."""
+    """One run, read: the job as a table and as text, the lines of its log, its clients, the metrics at the start.
+
+    ``base`` is the one-time delivery of the base model, empty where the run has none.
+    """
 
     folder: Path
     job: dict[str, Any]
@@ -31,6 +36,7 @@ class RunLog:
     records: list[dict[str, Any]]
     clients: ClientTable
     initial: dict[str, float]
+    base: dict[str, float] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -82,7 +88,21 @@ def load(folder: str | Path) -> RunLog:
         records=records,
         clients=ClientTable(clients.rows[known], clients.devices, clients.statuses),
         initial=_initial(files),
+        base=_base(files.path / "base_delivery.json"),
     )
+
+
+def _base(path: Path) -> dict[str, float]:
+    """What the file says of the base model's delivery; empty where there is none."""
+    if not path.exists():
+        return {}
+    with disk(path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        found = json.loads(text)
+        return {name: np.nan if found.get(name) is None else float(found[name]) for name in BASE_FIELDS}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is damaged: it is not a table of numbers ({error})") from None
 
 
 def _initial(files: RunFolder) -> dict[str, float]:
@@ -124,7 +144,10 @@ def totals(run: RunLog) -> dict[str, Any]:
         "sim_time_s": float(run.records[-1].get("sim_time_s") or 0.0),
         "uplink_bits": float(run.column("uplink_bits").sum()),
         "downlink_bits": float(run.column("downlink_bits").sum()),
+        "uplink_symbols": float(run.column("uplink_symbols").sum()),
         "energy_j": float(run.column("energy_j").sum()),
+        "energy_gnb_j": float(run.column("energy_gnb_j").sum()),
+        "handovers": int(run.column("handovers").sum()),
         "clients": int(run.column("clients").sum()),
         "delivered": int(run.column("delivered").sum()),
         "lost": dict(lost(run)),

@@ -1,8 +1,9 @@
-"""One 5G NR cell: TR 38.901 propagation, link adaptation, power-limited uplink, scheduled resource blocks."""
+"""A 5G NR network: TR 38.901 propagation, fading-averaged link tables, power-limited uplink, scheduled blocks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -12,47 +13,80 @@ from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Cohort, Compute, Delivery, Floats, Work, World
-from fedwave.wireless import power
+from fedwave.wireless.access import RandomAccess
+from fedwave.wireless.air_radio import air_grid
+from fedwave.wireless.air_time import AirGrid
+from fedwave.wireless.base_delivery import BaseDelivery, base_delivery
 from fedwave.wireless.budget import DEPLOYMENTS, Deployment, LinkBudget, Row
-from fedwave.wireless.energy import Connection, RadioEnergy
-from fedwave.wireless.flow import Links, run_round
-from fedwave.wireless.geometry.largescale import LargeScale, large_scale
+from fedwave.wireless.cell_round import CellRound, listeners
+from fedwave.wireless.coverage import Coverage
+from fedwave.wireless.downlinks.downlink import Downlink
+from fedwave.wireless.downlinks.unicast import Unicast
+from fedwave.wireless.energy import Connection, EnergyModel, GnbEnergy, RadioEnergy
+from fedwave.wireless.geometry.antenna import Antenna
+from fedwave.wireless.geometry.handover import Handover
+from fedwave.wireless.geometry.mobility import Mobility, Static
 from fedwave.wireless.geometry.placement import annulus
-from fedwave.wireless.link import goodput_bps, resource_blocks
+from fedwave.wireless.geometry.scene import Scene
+from fedwave.wireless.geometry.topology import Layout
+from fedwave.wireless.link import resource_blocks
 from fedwave.wireless.network import Network
+from fedwave.wireless.radio import Carrier
 from fedwave.wireless.scheduler import Scheduler
 from fedwave.wireless.schedulers.equal_finish import EqualFinish
+from fedwave.wireless.traffic import Traffic
+from fedwave.wireless.uplinks.aircomp import AirComp
 from fedwave.wireless.uplinks.digital import Digital, Uplink
 
 
 @register("network", "cell")
 @dataclass(frozen=True)
 class Cell(Network):
-    """A site in the middle of its cell; other cells appear as interference over thermal. Cost per round: O(C M).
+    """One cell or a cluster of sites that serve the clients. Cost per round: O(clients).
 
-    Every client receives its message by unicast. Rates follow from the mean SINR (path loss, shadowing, penetration):
-    fast fading is inside the implementation gap. Multi-user MIMO is excluded. The transfers of different phases of a
-    round do not compete with each other.
+    ``sites = 1``: all clients are in one cell, and others appear as interference over thermal. More sites: clients are
+    spread over the cluster and served by the strongest cell; interference follows from the load. Rates are averages
+    over fast fading (short transfers vary around them). Multi-user MIMO is excluded. The transfers of different
+    phases of a round do not compete with each other.
 
     Parameters
     ----------
     scenario : "UMa", "UMi", "RMa", "InH"; sets the defaults of the fields that are ``None`` (see ``explain()``).
     carrier_ghz : carrier frequency.
     bandwidth_mhz, subcarrier_khz : an FR1 channel of TS 38.101-1 Table 5.3.2-1.
-    scheduler, uplink : who sends when, and how; the scheduler also shares the downlink.
-    radius_m, min_distance_m : the cell that clients are placed in (default: inter-site distance / sqrt 3).
+    sites, sectors : sites of a hexagonal cluster (1, 7, 19 or 37) and cells of each (1 or 3).
+    inter_site_distance_m, wrap_around : of the cluster; it repeats, so that its edge has neighbours too.
+    scheduler, uplink, downlink : who sends when, and how; the scheduler also shares the downlink.
+    uplink_traffic, downlink_traffic : background flows with QoS targets on the same carrier, and FL's cap beside them.
+    access : how sleeping radios connect.
+    mobility, handover : how clients move, and what that costs.
+    radius_m, min_distance_m : the cell that clients are placed in (default: inter-site distance / sqrt 3), sites = 1.
     h_bs_m, h_ut_m : antenna heights of the site and of the users.
-    gnb_power_dbm : transmit power of the site, over the whole carrier.
+    gnb_power_dbm : transmit power of a cell, over the whole carrier.
     indoor_share, o2i_model : clients behind a wall, and which (TR 38.901 Table 7.4.3-2).
-    budget, energy : tables with a source per entry.
+    tilt_deg : downtilt of a sector's antenna.
+    budget, energy, gnb : tables with a source per entry: link, clients' radios, base stations.
+    fidelity : "table" for 10 to 1,000,000 clients. For at most 1,000 that stand still, with Sionna (the extra
+        ``sionna``): "system", slot by slot in a TR 38.901 channel (round robin or proportional fair), or "link", rates
+        from each client's impulse responses. A plan always takes the tables.
     """
 
     scenario: Literal["UMa", "UMi", "RMa", "InH"] = "UMa"
     carrier_ghz: Positive = 3.5
     bandwidth_mhz: Positive = 20.0
     subcarrier_khz: Literal[15, 30, 60] = 30
+    sites: Literal[1, 7, 19, 37] = 1
+    sectors: Literal[1, 3] = 1
+    inter_site_distance_m: Positive | None = None
+    wrap_around: bool = True
     scheduler: Annotated[Scheduler, part("scheduler")] = field(default_factory=EqualFinish)
     uplink: Annotated[Uplink, part("uplink")] = field(default_factory=Digital)
+    downlink: Annotated[Downlink, part("downlink")] = field(default_factory=Unicast)
+    uplink_traffic: Traffic = field(default_factory=Traffic)
+    downlink_traffic: Traffic = field(default_factory=Traffic)
+    access: RandomAccess = field(default_factory=RandomAccess)
+    mobility: Annotated[Mobility, part("mobility")] = field(default_factory=Static)
+    handover: Handover = field(default_factory=Handover)
     radius_m: Positive | None = None
     min_distance_m: NonNegative | None = None
     h_bs_m: Positive | None = None
@@ -60,20 +94,31 @@ class Cell(Network):
     indoor_share: Probability | None = None
     gnb_power_dbm: Decibel | None = None
     o2i_model: Literal["low", "high"] = "low"
+    tilt_deg: NonNegative = 0.0
     budget: LinkBudget = field(default_factory=LinkBudget)
-    energy: RadioEnergy = field(default_factory=RadioEnergy)
+    energy: Annotated[EnergyModel, part("energy")] = field(default_factory=RadioEnergy)
+    gnb: GnbEnergy = field(default_factory=GnbEnergy)
+    fidelity: Literal["table", "system", "link"] = "table"
 
     cite: ClassVar[str] = "3GPP TR 38.901 (propagation), TS 38.214 and TS 38.306 (rates)"
 
     def __post_init__(self) -> None:
-        """Refuse grids that 3GPP does not have, and cells without an inside."""
+        """Refuse grids that 3GPP does not have, cells without an inside, and keys that contradict each other."""
         resource_blocks(self.bandwidth_mhz, self.subcarrier_khz)
-        if self._or_default("min_distance_m") >= self._radius_m:
-            raise BadInput(
-                f"radius_m: {self._radius_m:g} m must exceed min_distance_m, {self._or_default('min_distance_m'):g} m"
-            )
+        least, most = self.resolved("min_distance_m"), self.radius
+        if least >= most:
+            raise BadInput(f"radius_m: {most:g} m must exceed min_distance_m, {least:g} m")
+        if self.sites > 1 and self.radius_m is not None:
+            raise BadInput("radius_m: is for sites = 1; a cluster's cells follow from inter_site_distance_m")
         if self.budget.tdd_downlink_share <= 0.0:
             raise BadInput("budget.tdd_uplink_share: uplink and guard shares must leave something for the downlink")
+        if isinstance(self.uplink, AirComp):
+            self.uplink.check(self.scheduler, self.air_grid)
+        _ = self.scene  # refuses what propagation has no formulas for
+        if self.fidelity != "table":
+            from fedwave.wireless.reference.cells import check
+
+            check(self)
 
     @property
     def prbs(self) -> int:
@@ -81,99 +126,71 @@ class Cell(Network):
         return resource_blocks(self.bandwidth_mhz, self.subcarrier_khz)
 
     @property
+    def carrier(self) -> Carrier:
+        """The carrier's grid."""
+        return Carrier(self.carrier_ghz, self.prbs, self.subcarrier_khz)
+
+    @property
+    def air_grid(self) -> AirGrid:
+        """What a sum in the air may occupy at most, and how long channels hold at best."""
+        return air_grid(self, self.prbs * self.uplink_traffic.fl_cap, self.budget.fading_speed_kmh / 3.6)
+
+    @cached_property
+    def scene(self) -> Scene:
+        """Geometry and propagation, resolved to numbers."""
+        pattern = "omni" if self.sectors == 1 else "element"
+        return Scene(
+            scenario=self.scenario,
+            carrier_ghz=self.carrier_ghz,
+            layout=Layout(
+                self.sites, self.sectors, self.resolved("inter_site_distance_m"), self.wrap_around and self.sites > 1
+            ),
+            antenna=Antenna(pattern, self.budget.element_gain_dbi + self.budget.ue_gain_dbi, self.tilt_deg),
+            h_bs_m=self.resolved("h_bs_m"),
+            h_ut_m=self.h_ut_m,
+            min_distance_m=self.resolved("min_distance_m"),
+            indoor_share=self.resolved("indoor_share"),
+            o2i_high_share=float(self.o2i_model == "high"),
+        )
+
+    @property
     def _deployment(self) -> Deployment:
         return DEPLOYMENTS[self.scenario]
 
     @property
-    def _radius_m(self) -> float:
-        return self._deployment.radius_m if self.radius_m is None else self.radius_m
+    def radius(self) -> float:
+        """Radius of the one cell, in metres."""
+        return self.resolved("inter_site_distance_m") / 3.0**0.5 if self.radius_m is None else self.radius_m
 
-    def _or_default(self, name: str) -> float:
+    def resolved(self, name: str) -> float:
+        """The key ``name``, from the scenario where the job leaves it out."""
         value = getattr(self, name)
         return getattr(self._deployment, name) if value is None else value
 
+    @property
+    def connection(self) -> Connection:
+        """Times around a transfer; connecting takes as long as in an idle cell."""
+        budget = self.budget
+        return Connection(self.access.idle_s, budget.grant_s, budget.inactivity_s, budget.backhaul_s)
+
     def explain(self) -> list[Row]:
         """The whole link budget, resolved: ``(name, value, unit, source)``."""
-        own = [("radius_m", self._radius_m, "m", "job" if self.radius_m else "inter-site distance / sqrt(3)")]
+        own: list[Row] = [("sites", self.sites, "", "job"), ("sectors", self.sectors, "", "job, per site")]
+        if self.sites == 1:
+            own.append(("radius_m", self.radius, "m", "job" if self.radius_m else "inter-site distance / sqrt(3)"))
         for name, _, unit, source in DEPLOYMENTS[self.scenario].rows():
-            if hasattr(self, name):
-                chosen = getattr(self, name)
-                own.append((name, self._or_default(name), unit, source if chosen is None else "job"))
+            own.append((name, self.resolved(name), unit, source if getattr(self, name) is None else "job"))
         own += [("h_ut_m", self.h_ut_m, "m", "TR 38.901 Table 7.2-1 (outdoor and ground-floor users)")]
         own += [("resource_blocks", self.prbs, "", "TS 38.101-1 Table 5.3.2-1")]
-        return own + self.budget.rows() + self.energy.rows()
+        own += self.budget.rows() + self.energy.rows() + self.gnb.rows()
+        return own + (self.uplink.explain(self.air_grid) if isinstance(self.uplink, AirComp) else [])
 
     def place(self, n: int, key: Key) -> Floats:
-        """Uniform over the cell, ``[N, 2]`` metres."""
-        return annulus(n, key, radius_m=self._radius_m, min_distance_m=self._or_default("min_distance_m"))
-
-    def coupling(self, world: World, cohort: Cohort, static_key: Key) -> LargeScale:
-        """Large-scale state of the cohort: draws of ``static_key`` at the world's positions."""
-        return large_scale(
-            self.scenario,
-            world.position_m[cohort.ids],
-            cohort.ids,
-            static_key,
-            carrier_ghz=self.carrier_ghz,
-            h_bs_m=self._or_default("h_bs_m"),
-            h_ut_m=self.h_ut_m,
-            indoor_share=self._or_default("indoor_share"),
-            o2i_model=self.o2i_model,
-        )
-
-    def rates(self, loss_db: Floats) -> tuple[Floats, Floats, Floats]:
-        """Goodput down and up ``[C, M]`` by granted blocks, and the uplink SINR ``[C, M]`` in dB."""
-        up_db = power.uplink_sinr_db(loss_db, prbs=self.prbs, subcarrier_khz=self.subcarrier_khz, budget=self.budget)
-        budget = self.budget
-        up = self._goodput(
-            up_db,
-            share=budget.tdd_uplink_share,
-            layers=budget.uplink_layers,
-            table=budget.uplink_mcs_table,
-            symbols=14,
-            dmrs_re_per_prb=24,  # two reference-signal symbols, six elements each in two groups without data
-        )
-        return self._downlink(loss_db), up, up_db
-
-    def _downlink(self, loss_db: Floats) -> Floats:
-        """Downlink goodput ``[C, M]`` with the number of layers that carries most."""
-        best = np.zeros((len(loss_db), self.prbs))
-        for layers in range(1, self.budget.downlink_layers + 1):
-            sinr_db = power.downlink_sinr_db(
-                loss_db,
-                prbs=self.prbs,
-                subcarrier_khz=self.subcarrier_khz,
-                layers=layers,
-                gnb_power_dbm=self._or_default("gnb_power_dbm"),
-                budget=self.budget,
-            )
-            rate = self._goodput(
-                sinr_db[:, None],
-                share=self.budget.tdd_downlink_share,
-                layers=layers,
-                table=self.budget.downlink_mcs_table,
-                symbols=12,  # two of a slot's symbols carry the control channel
-                dmrs_re_per_prb=12,
-            )
-            best = np.maximum(best, rate)
-        return best
-
-    def _goodput(
-        self, sinr_db: Floats, *, share: float, layers: int, table: int, symbols: int, dmrs_re_per_prb: int
-    ) -> Floats:
-        return goodput_bps(
-            10.0 ** (sinr_db / 10.0),
-            prbs=self.prbs,
-            subcarrier_khz=self.subcarrier_khz,
-            share=share,
-            layers=layers,
-            table=table,
-            symbols=symbols,
-            dmrs_re_per_prb=dmrs_re_per_prb,
-            gap_db=self.budget.implementation_gap_db,
-            bler=self.budget.target_bler,
-            protocol_overhead=self.budget.protocol_overhead,
-        )
+        """Uniform over the cell, or over the cluster, ``[N, 2]`` metres."""
+        least = self.resolved("min_distance_m")
+        if self.sites == 1:
+            return annulus(n, key, radius_m=self.radius, min_distance_m=least)
+        return self.scene.layout.place(np.arange(n), key, min_distance_m=least)
 
     def deliver(
         self,
@@ -189,15 +206,24 @@ class Cell(Network):
         server_j: float = 0.0,
     ) -> Delivery:
         """See :meth:`Network.deliver`; ``sinr_db`` is the uplink's with all resource blocks granted."""
-        down, up, up_db = self.rates(self.coupling(world, cohort, static_key).loss_db)
-        until_s = np.inf if deadline_s is None else deadline_s
-        links = Links(
-            down=lambda start_s, bits: self.scheduler.finish(start_s, bits, down),
-            up=lambda start_s, bits: self.uplink.finish(start_s, bits, up, self.scheduler, until_s),
-            connection=Connection(self.budget.setup_s, self.budget.grant_s, self.budget.inactivity_s),
-            energy=self.energy,
-            sinr_db=up_db[:, -1],
-            lost=np.zeros(len(cohort), dtype=bool),
-            idle_s=world.radio_idle_s(cohort.ids),
+        course = CellRound(self, world, cohort, work, compute, key, static_key, deadline_s)
+        return course.delivery(server_s=server_s, server_j=server_j)
+
+    def notes(self, static_key: Key) -> list[str]:
+        """See :meth:`Network.notes`: cells that the background traffic fills."""
+        return Coverage(self, static_key).overload()
+
+    def for_planning(self) -> Cell:
+        """See :meth:`Network.for_planning`: at table fidelity."""
+        return replace(self, fidelity="table")
+
+    def deliver_base(self, world: World, bits: float, static_key: Key) -> BaseDelivery:
+        """See :meth:`Network.deliver_base`: by this network's downlink, from where all are, at the background load."""
+        coverage, ids = Coverage(self, static_key, world.position_m), np.arange(len(world.position_m))
+        seen = coverage.look(world.position_m, ids)
+        speed = np.full(len(ids), self.budget.fading_speed_kmh / 3.6)
+        radio = coverage.radio(seen, seen.serving, speed, coverage.background)
+        share = float(coverage.free_blocks("down").min()) / self.prbs
+        return base_delivery(
+            bits, listeners(radio), self.downlink, energy=self.energy, connection=self.connection, carrier_share=share
         )
-        return run_round(work, compute, links, deadline_s=deadline_s, server_s=server_s, server_j=server_j)

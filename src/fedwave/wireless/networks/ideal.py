@@ -10,6 +10,7 @@ from fedwave.core.config import NonNegative, Positive, Probability
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Cohort, Compute, Delivery, Floats, Work, World
+from fedwave.wireless.budget import Row
 from fedwave.wireless.energy import FREE, Connection
 from fedwave.wireless.flow import Links, Transfer, run_round
 from fedwave.wireless.network import Network
@@ -18,7 +19,7 @@ from fedwave.wireless.network import Network
 @register("network", "ideal")
 @dataclass(frozen=True)
 class Ideal(Network):
-    """Every client has its own link of fixed rate and latency; its radio costs no energy.
+    """Every client has its own link of fixed rate and latency; its radio costs no energy, and nobody contends.
 
     Parameters
     ----------
@@ -31,6 +32,16 @@ class Ideal(Network):
     downlink_mbps: Positive | None = None
     latency_s: NonNegative = 0.0
     loss: Probability = 0.0
+
+    def explain(self) -> list[Row]:
+        """``(name, value, unit, source)`` of each parameter."""
+        return [
+            ("uplink_mbps", "no limit" if self.uplink_mbps is None else self.uplink_mbps, "Mbit/s", "job"),
+            ("downlink_mbps", "no limit" if self.downlink_mbps is None else self.downlink_mbps, "Mbit/s", "job"),
+            ("latency_s", self.latency_s, "s", "job"),
+            ("loss", self.loss, "", "job"),
+            ("energy_model", "none", "", "by definition: the radio costs nothing"),
+        ]
 
     def place(self, n: int, key: Key) -> Floats:
         """Everybody at the site: distance plays no part."""

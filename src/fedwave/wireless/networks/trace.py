@@ -1,74 +1,80 @@
-"""Replay of measured links: rates over time from a file, integrated exactly."""
+"""Replay of measured links: rates and latencies over time from files, integrated exactly."""
 
 from __future__ import annotations
 
-import csv
-import os
 from dataclasses import dataclass, field
-from functools import lru_cache
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from fedwave.core.config import NonNegative
-from fedwave.core.errors import BadInput
+from fedwave.core.config import NonNegative, Positive, part
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
-from fedwave.core.types import Cohort, Compute, Delivery, Floats, Work, World
-from fedwave.wireless.energy import Connection, RadioEnergy
+from fedwave.core.types import Cohort, Compute, Delivery, Floats, Ints, Work, World
+from fedwave.wireless.budget import Row, job_rows, sourced
+from fedwave.wireless.energy import Connection, EnergyModel, RadioEnergy
 from fedwave.wireless.flow import Links, Transfer, run_round
+from fedwave.wireless.link import resource_blocks
 from fedwave.wireless.network import Network
+from fedwave.wireless.networks.traces import Link, RateTrace, Reading, files_of, read_link, read_trace
 
-_COLUMNS = ("time_s", "uplink_mbps", "downlink_mbps")
+__all__ = ["RateTrace", "Trace", "read_trace"]
 
-
-@dataclass(frozen=True)
-class RateTrace:
-    """A periodic, piecewise constant rate: ``edges_s [S + 1]`` from 0 to the period, ``bits [S + 1]`` sent by then."""
-
-    edges_s: Floats
-    bits: Floats
-
-    def sent(self, time_s: Floats) -> Floats:
-        """Bits from time 0 to ``time_s``."""
-        period = self.edges_s[-1]
-        turns = np.floor(time_s / period)
-        return turns * self.bits[-1] + np.interp(time_s - turns * period, self.edges_s, self.bits)
-
-    def when(self, sent_bits: Floats) -> Floats:
-        """First time at which ``sent_bits`` > 0 have been sent; infinite where the trace carries nothing."""
-        period, per_turn = self.edges_s[-1], self.bits[-1]
-        if per_turn <= 0.0:
-            return np.full(np.shape(sent_bits), np.inf)
-        turns = np.ceil(sent_bits / per_turn) - 1.0
-        rest = np.clip(sent_bits - turns * per_turn, 0.0, per_turn)
-        high = np.clip(np.searchsorted(self.bits, rest, side="left"), 1, len(self.bits) - 1)
-        rate = (self.bits[high] - self.bits[high - 1]) / (self.edges_s[high] - self.edges_s[high - 1])
-        within = np.divide(rest - self.bits[high - 1], rate, out=np.zeros(np.shape(rest)), where=rate > 0.0)
-        return turns * period + self.edges_s[high - 1] + within
+_BEFORE = "assumption: a measured throughput often has it in it"
 
 
 @register("network", "trace")
 @dataclass(frozen=True)
 class Trace(Network):
-    """Each client replays the same measured link from its own point in time; links are not shared.
+    """Each client replays a measured link from its own point in time; links are not shared.
+
+    A file is one of three kinds, told by its content:
+
+    - csv with a header and the columns time_s (rising), uplink_mbps, downlink_mbps, and latency_ms if you have it. A
+      rate holds until the next line's time, the last one as long as the line before; then the trace starts again.
+    - json, a list of ``{duration_ms, bandwidth_kbps, latency_ms}``, as the LTE logs that come with Sabre (MMSys 2018).
+    - text with the columns pub_time(ms), delay(ms), cellid(db), sinr(db) and others, as the 5G logs of CICV5G (2025):
+      the SINR becomes the rate that the package's link tables give it.
+
+    The last two were measured on the downlink alone: the uplink is ``uplink_share`` of it. A transfer takes the latency
+    of the moment at which it starts beyond its bits: latency_ms as it is, of a text half the round trip. Contention is
+    what others did to the link while it was measured; the clients do not slow each other down.
 
     Parameters
     ----------
-    file : csv with a header and the columns time_s (rising), uplink_mbps, downlink_mbps. A rate holds until the next
-        line's time, the last one as long as the line before; then the trace starts again.
+    file : a file, or a folder of them; then each client's file is drawn, for good.
+    uplink_share : rate of the uplink over the downlink's where only that was measured.
+    bandwidth_mhz, subcarrier_khz : the carrier on which an SINR was measured.
     setup_s, grant_s, inactivity_s : before a transfer when the radio was asleep, when connected; until it falls asleep.
-        Zero by default: a measured throughput often has them in it.
-    energy : radio energy of a client.
+    energy : energy model of a client's radio.
     """
 
-    file: str
-    setup_s: NonNegative = 0.0
-    grant_s: NonNegative = 0.0
-    inactivity_s: NonNegative = 10.0
-    energy: RadioEnergy = field(default_factory=RadioEnergy)
+    file: str = field(metadata={"unit": "", "source": "job"})
+    uplink_share: Positive = sourced(
+        0.13, "", "assumption: 31.27 / 241.61 Mbit/s, averages of 5G users in 51 countries, 2022"
+    )
+    bandwidth_mhz: Positive = sourced(20.0, "MHz", "assumption: CICV5G does not say")
+    subcarrier_khz: Literal[15, 30, 60] = sourced(30, "kHz", "assumption: CICV5G does not say")
+    setup_s: NonNegative = sourced(0.0, "s", _BEFORE)
+    grant_s: NonNegative = sourced(0.0, "s", _BEFORE)
+    inactivity_s: NonNegative = sourced(10.0, "s", "assumption: RRC inactivity timer, a common operator setting")
+    energy: Annotated[EnergyModel, part("energy")] = sourced(RadioEnergy(), "", "see the energy rows")
+
+    cite: ClassVar[str] = (
+        "the file's; readers for Spiteri et al., MMSys 2018 (LTE) and Zhang et al., doi 10.5281/zenodo.17475688 (5G)"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse carriers that 3GPP does not have."""
+        resource_blocks(self.bandwidth_mhz, self.subcarrier_khz)
+
+    def explain(self) -> list[Row]:
+        """``(name, value, unit, source)`` of each parameter, and energy."""
+        return [row for row in job_rows(self) if row[0] != "energy"] + self.energy.rows()
 
     def place(self, n: int, key: Key) -> Floats:
-        """Everybody at the site: the trace holds what distance does."""
+        """Everybody at the site: the trace holds what distance does. Refuses files that are no traces."""
+        self._links()
         return np.zeros((n, 2))
 
     def deliver(
@@ -85,11 +91,10 @@ class Trace(Network):
         server_j: float = 0.0,
     ) -> Delivery:
         """See :meth:`Network.deliver`; ``sinr_db`` is NaN."""
-        up, down = read_trace(self.file)
-        offset_s = world.clock_s + static_key.fold("trace").uniform(cohort.ids)[:, 0] * up.edges_s[-1]
+        replay = _Replay(self._links(), cohort.ids, world.clock_s, static_key)
         links = Links(
-            down=_replay(down, offset_s),
-            up=_replay(up, offset_s),
+            down=replay.transfer("down"),
+            up=replay.transfer("up"),
             connection=Connection(self.setup_s, self.grant_s, self.inactivity_s),
             energy=self.energy,
             sinr_db=np.full(len(cohort), np.nan),
@@ -98,53 +103,30 @@ class Trace(Network):
         )
         return run_round(work, compute, links, deadline_s=deadline_s, server_s=server_s, server_j=server_j)
 
-
-def _replay(trace: RateTrace, offset_s: Floats) -> Transfer:
-    def end(start_s: Floats, bits: Floats) -> Floats:
-        sends = np.isfinite(start_s) & (bits > 0.0)
-        begin = offset_s + np.where(sends, start_s, 0.0)
-        done = trace.when(trace.sent(begin) + np.where(sends, bits, 1.0)) - offset_s
-        return np.where(sends, np.maximum(done, start_s), start_s)
-
-    return end
+    def _links(self) -> list[Link]:
+        reading = Reading(self.uplink_share, self.bandwidth_mhz, self.subcarrier_khz)
+        return [read_link(file, reading) for file in files_of(self.file)]
 
 
-def read_trace(file: str) -> tuple[RateTrace, RateTrace]:
-    """Uplink and downlink of a trace file. Raises :class:`BadInput` with the line that is wrong."""
-    try:
-        return _read(file, os.stat(file).st_mtime_ns)
-    except OSError as error:
-        raise BadInput(f"file: trace {file!r} cannot be read: {error.strerror}") from None
+class _Replay:
+    """Who replays which link, and from where in it."""
 
+    def __init__(self, links: list[Link], ids: Ints, clock_s: float, static_key: Key) -> None:
+        self.links = links
+        self.which = np.floor(static_key.fold("trace file").uniform(ids)[:, 0] * len(links)).astype(np.int64)
+        period_s = np.array([link.up.edges_s[-1] for link in links])[self.which]
+        self.offset_s = clock_s + static_key.fold("trace").uniform(ids)[:, 0] * period_s
 
-@lru_cache(maxsize=16)
-def _read(file: str, modified_ns: int) -> tuple[RateTrace, RateTrace]:
-    del modified_ns  # in the key of the cache alone: a changed file is read again
-    with open(file, newline="", encoding="utf-8") as stream:
-        reader = csv.reader(stream)
-        header = [name.strip() for name in next(reader, [])]
-        missing = [name for name in _COLUMNS if name not in header]
-        if missing:
-            raise BadInput(f"{file}, line 1: column {missing[0]} is missing (needed: {', '.join(_COLUMNS)})")
-        places = [header.index(name) for name in _COLUMNS]
-        rows = [_numbers(file, reader.line_num, row, places) for row in reader if row]
-    table = np.array(rows).reshape(-1, 3)
-    if len(table) < 2:
-        raise BadInput(f"{file}: a trace needs at least two lines of data, got {len(table)}")
-    time = table[:, 0] - table[0, 0]
-    falling = np.flatnonzero(np.diff(time) <= 0.0)
-    if len(falling):
-        raise BadInput(f"{file}, data line {falling[0] + 2}: time_s must rise, got {table[falling[0] + 1, 0]:g}")
-    edges = np.append(time, 2.0 * time[-1] - time[-2])
-    bits = np.concatenate([np.zeros((1, 2)), np.cumsum(table[:, 1:] * 1e6 * np.diff(edges)[:, None], axis=0)])
-    return RateTrace(edges, bits[:, 0]), RateTrace(edges, bits[:, 1])
+    def transfer(self, way: Literal["up", "down"]) -> Transfer:
+        def end(start_s: Floats, bits: Floats) -> Floats:
+            sends = np.isfinite(start_s) & (bits > 0.0)
+            end_s = start_s.copy()
+            for index in np.unique(self.which[sends]):
+                who, link = np.flatnonzero(sends & (self.which == index)), self.links[index]
+                trace = link.up if way == "up" else link.down
+                begin = self.offset_s[who] + start_s[who]
+                done = trace.when(trace.sent(begin) + bits[who]) - self.offset_s[who]
+                end_s[who] = np.maximum(done, start_s[who]) + link.latency_at(begin)
+            return end_s
 
-
-def _numbers(file: str, line: int, row: list[str], places: list[int]) -> list[float]:
-    try:
-        values = [float(row[place]) for place in places]
-    except (ValueError, IndexError):
-        raise BadInput(f"{file}, line {line}: {', '.join(_COLUMNS)} must be numbers, got {','.join(row)!r}") from None
-    if not np.isfinite(values).all() or min(values[1:]) < 0.0:
-        raise BadInput(f"{file}, line {line}: rates must be finite and not negative, got {','.join(row)!r}")
-    return values
+        return end

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from fedwave.core.registry import register
 from fedwave.core.types import Floats
-from fedwave.wireless.scheduler import Scheduler, in_time, min_max_blocks
-
-_WAITING = 1e-6  # blocks claimed by a transfer that cannot be in time while others can
+from fedwave.wireless.min_max import claims_in_time
+from fedwave.wireless.rates import Rates
+from fedwave.wireless.scheduler import Scheduler
 
 
 @register("scheduler", "equal_finish")
@@ -27,6 +25,7 @@ class EqualFinish(Scheduler):
     steps of the coding tables break that, which costs a few percent against alternating ones at worst. Where that
     ``T`` lies past the deadline, as many transfers as can be in time are kept, those that need the fewest blocks first,
     and the others wait for what is left: otherwise all would be late together.
+    :func:`~fedwave.wireless.min_max.shortfall` says why not all can be in time.
     """
 
     cite: ClassVar[str] = (
@@ -34,13 +33,6 @@ class EqualFinish(Scheduler):
         "Learning, IEEE TWC 2021"
     )
 
-    def weights(self, ready_s: Floats, bits: Floats, rows: Floats, until_s: float) -> Floats:
+    def weights(self, ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> Floats:
         """Blocks per transfer in the min-max solution of those that can be in time."""
-        blocks, end_s = min_max_blocks(ready_s, bits, rows)
-        if end_s <= until_s:
-            return blocks
-        weight = np.full(len(bits), _WAITING)
-        kept = in_time(ready_s, bits, rows, until_s)
-        if len(kept):
-            weight[kept] = min_max_blocks(ready_s[kept], bits[kept], rows[kept])[0]
-        return weight
+        return claims_in_time(ready_s, bits, rates, until_s)

@@ -1,0 +1,112 @@
+"""One direction of a round: every transfer through its cell's scheduler, along the client's way where it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedwave.core.types import Bools, Floats, Ints
+from fedwave.wireless.rates import Rates
+from fedwave.wireless.scheduler import Scheduler
+
+_ENDLESS_S = 7 * 86_400.0  # a moving client without a deadline is given up after a week
+_NEVER = 1e6  # a transfer of which this share is left is counted as if it needed so many times as long
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The links for a while: rates ``[C]``, serving cells, the share of the time that handovers leave, links lost."""
+
+    rates: Rates
+    cell: Ints
+    usable: Floats
+    failed: Bools
+
+
+# (time of the round, start [C] of what waits (else infinite), bits left [C]) -> the links from then on
+Moments = Callable[[float, Floats, Floats], Moment]
+
+
+class Passage:
+    """A :data:`~fedwave.wireless.flow.Transfer` of ``count`` clients through the cells of a network.
+
+    Over the calls of a round it adds up ``block_s [C]`` (blocks x seconds used by the deadline), ``served_s [C]`` (from
+    start to end), and ``failed [C]`` (the radio link was lost for good).
+
+    Parameters
+    ----------
+    scheduler : who gets what.
+    moments : the links from a time on, for as long as ``step_s``.
+    blocks : ``[S]`` resource blocks of each cell.
+    until_s : the deadline, infinite where there is none; what is not through by then is not followed further.
+    told_s : the deadline as the scheduler sees it.
+    step_s : how long the links of a moment hold; infinite where nobody moves.
+    connected : transfers that a cell serves at once.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        scheduler: Scheduler,
+        moments: Moments,
+        blocks: Floats,
+        *,
+        until_s: float = np.inf,
+        told_s: float = np.inf,
+        step_s: float = np.inf,
+        connected: int = 400,
+    ) -> None:
+        self.scheduler, self.moments, self.blocks = scheduler, moments, blocks
+        self.until_s, self.told_s, self.step_s, self.connected = until_s, told_s, step_s, connected
+        self.block_s, self.served_s, self.failed = np.zeros(count), np.zeros(count), np.zeros(count, dtype=bool)
+
+    def __call__(self, start_s: Floats, bits: Floats) -> Floats:
+        """When each transfer ends: never for those that have no link with all blocks."""
+        end = np.where(np.isfinite(start_s) & (bits <= 0.0), start_s, np.inf)
+        left = np.where(np.isfinite(start_s), bits, 0.0).astype(float)
+        linked = np.zeros(len(bits), dtype=bool)
+        now = float(np.min(start_s[left > 0.0], initial=np.inf))
+        last = min(self.until_s, now + (_ENDLESS_S if np.isfinite(self.step_s) else np.inf))
+        while (left > 0.0).any() and now < last:
+            horizon = min(now + self.step_s, last)
+            links = self.moments(now, np.where(left > 0.0, start_s, np.inf), left)
+            linked |= links.rates.full_bps > 0.0
+            gone = links.failed & (left > 0.0) & (start_s < horizon)
+            self.failed |= gone
+            left = np.where(gone, 0.0, left)
+            progress = self.scheduler.serve(
+                np.maximum(start_s, now),
+                left,
+                links.rates.scaled(links.usable),
+                cell=links.cell,
+                blocks=self.blocks,
+                until_s=self.told_s,
+                begin_s=now,
+                horizon_s=horizon,
+                connected=self.connected,
+            )
+            self.block_s += progress.block_s
+            done = (left > 0.0) & np.isfinite(progress.end_s)
+            end = np.where(done, progress.end_s, end)
+            left = np.where(done, 0.0, progress.left_bits)
+            now = max(horizon, float(np.min(start_s[left > 0.0], initial=np.inf))) if (left > 0.0).any() else horizon
+        end = np.where((left > 0.0) & linked, beyond(self.until_s, start_s, bits, left), end)
+        whole = np.isfinite(end)
+        self.served_s += np.where(whole, np.minimum(end, self.until_s), 0.0) - np.where(
+            whole, np.minimum(start_s, self.until_s), 0.0
+        )
+        return end
+
+
+def beyond(until_s: float, start_s: Floats, bits: Floats, left: Floats) -> Floats:
+    """The end of what is not through by ``until_s``: as if it went on at its mean rate; never where that is infinite.
+
+    So a reader of the end who takes progress as linear finds the bits that were sent by then.
+    """
+    if not np.isfinite(until_s):
+        return np.full(len(bits), np.inf)
+    sent = np.divide(bits - left, bits, out=np.zeros(len(bits)), where=bits > 0.0)
+    window = np.maximum(until_s - start_s, 1e-9)
+    return np.where(start_s < until_s, start_s + window / np.maximum(sent, 1.0 / _NEVER), start_s + window)

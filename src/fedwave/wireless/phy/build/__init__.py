@@ -1,0 +1,1 @@
+"""How the goodput tables are made: fading draws, BLER curves, link adaptation; used offline and by the tests."""

@@ -1,0 +1,106 @@
+"""Goodput as a function of the grant: what a scheduler knows of each device's channel.
+
+An uplink is power-limited, so its rate is no multiple of the resource blocks granted: it is tabulated at a few grants
+and interpolated between them, which keeps a million devices at O(devices) memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fedwave.core.types import Floats, Ints
+
+USERS = np.array([1, 2, 4, 8, 16, 32, 64])  # numbers of active devices at which multi-user gains are tabulated
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Usable rates of ``C`` devices by granted blocks.
+
+    Blocks need not be used (the power headroom caps the grant), so a rate does not fall with the grant; and m blocks on
+    average can be m' > m for part of the time, so the rate per block does not grow with it.
+
+    Parameters
+    ----------
+    grants : ``[G + 1]`` resource blocks, integers from 0 to M, ascending.
+    rows : ``[C, G + 1]`` bit/s at those grants; make them with :meth:`usable`.
+    gain : ``[C, len(USERS)]`` factor on the rate when a device is picked at its peaks among so many; ``None``: 1.
+    available : blocks that may be given out; fractional where other traffic holds some; ``None``: all M.
+    """
+
+    grants: Ints
+    rows: Floats
+    gain: Floats | None = None
+    available: float | None = None
+
+    @classmethod
+    def usable(cls, rates_bps: Floats, grants: Ints | None = None, gain: Floats | None = None) -> Rates:
+        """From the rates ``[C, G]`` of constant grants (by default of 1 to G blocks)."""
+        rates = np.asarray(rates_bps, dtype=float)
+        grid = np.arange(1, rates.shape[1] + 1) if grants is None else np.asarray(grants, dtype=np.int64)
+        per_block = np.maximum.accumulate(rates, axis=1) / grid
+        rows = np.zeros((len(rates), len(grid) + 1))
+        rows[:, 1:] = np.maximum.accumulate(per_block[:, ::-1], axis=1)[:, ::-1] * grid
+        return cls(np.concatenate([[0], grid]), rows, gain)
+
+    @property
+    def blocks(self) -> float:
+        """Resource blocks that may be given out, at most M."""
+        return float(self.grants[-1]) if self.available is None else self.available
+
+    @cached_property
+    def full_bps(self) -> Floats:
+        """Rate of a device that has all of them, ``[C]``."""
+        return self.at(np.arange(len(self.rows)), np.full(len(self.rows), self.blocks))
+
+    def take(self, index: Any) -> Rates:
+        """Those of some devices."""
+        gain = None if self.gain is None else self.gain[index]
+        return replace(self, rows=self.rows[index], gain=gain)
+
+    def scaled(self, factor: Floats) -> Rates:
+        """All rates times ``factor [C]``."""
+        return replace(self, rows=self.rows * factor[:, None])
+
+    def at(self, device: Ints, blocks: Floats) -> Floats:
+        """Rate of ``device`` with ``blocks`` (fractional, at most M) granted; both of one shape."""
+        low = self._interval[np.minimum(blocks, self.grants[-1]).astype(np.int64)]
+        place = device * self.rows.shape[1] + low  # of the flattened rows: much faster than two indices
+        base = self.rows.take(place)
+        place += 1
+        return base + (blocks - self._start[low]) * self._per_block[low] * (self.rows.take(place) - base)
+
+    def gain_among(self, device: Ints, users: Floats) -> Floats:
+        """Factor on the rate of ``device`` when ``users`` share the carrier and each is served at its peaks."""
+        if self.gain is None:
+            return np.ones(np.shape(device))
+        place = np.clip(np.log2(np.maximum(users, 1.0)), 0.0, len(USERS) - 1.0)
+        low = np.minimum(place.astype(np.int64), len(USERS) - 2)
+        base = self.gain[device, low]
+        return base + (place - low) * (self.gain[device, low + 1] - base)
+
+    def needed(self, rate_bps: Floats) -> tuple[Floats, Floats]:
+        """Fewest blocks ``[C]`` for ``rate_bps [C]`` > 0 (at most ``full_bps``), and what one more block would add."""
+        high = np.minimum((self.rows < rate_bps[:, None]).sum(axis=1), len(self.grants) - 1)
+        each = np.arange(len(self.rows))
+        top, width = self.rows[each, high], self.grants[high] - self.grants[high - 1]
+        slope = (top - self.rows[each, high - 1]) / width
+        return self.grants[high] - (top - rate_bps) / slope, slope
+
+    @cached_property
+    def _start(self) -> Floats:
+        return self.grants.astype(float)
+
+    @cached_property
+    def _per_block(self) -> Floats:
+        return 1.0 / np.diff(self.grants)
+
+    @cached_property
+    def _interval(self) -> Ints:
+        """For 0 ... M whole blocks, the grid interval that they lie in."""
+        whole = np.searchsorted(self.grants, np.arange(self.grants[-1] + 1), side="right") - 1
+        return np.minimum(whole, len(self.grants) - 2)

@@ -1,0 +1,37 @@
+"""Short transfers: what a few coherence times of fading make of the mean rate."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedwave.core.keys import Key
+from fedwave.core.types import Floats, Ints
+from fedwave.wireless.phy import goodput
+from fedwave.wireless.radio import Radio
+
+_LOS_POWER_SPREAD = 0.09  # variance of the power gain of TDL-D, K = 13.3 dB: (2 K + 1) / (K + 1)^2
+
+
+def short_term_factor(radio: Radio, bits: Floats, direction: str, ids: Ints, key: Key) -> Floats:
+    """Factor ``[C]`` on the mean rate of each transfer: its own draw of the fading; mean 1, near 1 for long ones.
+
+    A transfer of n coherence times ``9 / (16 pi f_D)`` (Rappaport, Wireless Communications, eq. 5.40.b) sees ``1 + n``
+    independent states of the channel. One state moves the rate by ``slope x spread of the power gain over the band``;
+    the gain of one path varies by its mean (Rayleigh), that of a band by ``1 / (1 + bandwidth x delay spread)`` of it.
+    The average over the states is taken as lognormal.
+
+    Parameters
+    ----------
+    bits : size; how long it lasts follows from the rate with the whole carrier, so sharing makes it steadier still.
+    direction : "up" or "down".
+    """
+    full = radio.full_bps(direction)
+    linked = (full > 0.0) & (bits > 0.0)
+    seconds = np.divide(bits, full, out=np.zeros(len(bits)), where=linked)
+    states = 1.0 + seconds / goodput.coherence_time_s(radio.speed_m_s, radio.carrier.carrier_ghz * 1e9)
+    rise = radio.full_bps(direction, 1.0) - full
+    slope = np.divide(rise, full * (10.0**0.1 - 1.0), out=np.zeros(len(bits)), where=linked)  # d ln rate / d ln SINR
+    spread = np.where(radio.los, _LOS_POWER_SPREAD, 1.0) / (1.0 + radio.carrier.bandwidth_hz * radio.delay_spread_s)
+    sigma2 = np.log1p(np.minimum(slope, 1.0) ** 2 * spread / states)
+    normal = key.normal(ids)[:, 0]
+    return np.exp(np.sqrt(sigma2) * normal - 0.5 * sigma2)
