@@ -129,10 +129,14 @@ def _radio_assumptions(setting: Setting) -> list[str]:
     explain = getattr(setting.network, "explain", None)
     rows = explain() if explain else []
     return [
-        f"{name} = {value:g} {unit}".rstrip() + source.removeprefix("assumption")
+        f"{name} = {_shown(value)} {unit}".rstrip() + source.removeprefix("assumption")
         for name, value, unit, source in rows
         if source.startswith("assumption")
     ]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _checked(plan: Plan) -> Plan:

@@ -93,5 +93,5 @@ def deployment(rounds=40, cohort=30, population=240, seed=0):
         }
         qos = [flow(), flow(direction="down", five_qi=1, delay_s=None if index % 4 == 0 else 0.02)]
         heard = int(np.sum(names == "delivered"))
-        records.append(line(index, clients=cohort, delivered=heard, lost=lost, qos=qos, uplink_symbols=1e6, **fields))
+        records.append(line(index, clients=cohort, delivered=heard, lost=lost, qos=qos, **fields))
     return records, table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -119,6 +121,22 @@ def links_of(down, up, energy=None, count=3):
         sinr_db=np.full(count, 10.0),
         lost=np.zeros(count, dtype=bool),
     )
+
+
+def test_nobody_pays_for_waiting_to_be_called():
+    # called at 0, 3 and 20 s; then 1 s of connecting at 5 W, 1 s of receiving at 3 W; the deadline is 10 s
+    links = replace(
+        links_of(down=lambda start, bits: start + 1.0, up=lambda start, bits: start + 1.0),
+        paged_s=np.array([0.0, 3.0, 20.0]),
+    )
+    work = work_of(3, down=1e6, up=0)
+    delivery = run_round(work, compute_of(3, seconds=0.0), links, deadline_s=10.0)
+    np.testing.assert_allclose(delivery.downlink_s[:2], [2.0, 5.0])
+    np.testing.assert_allclose(delivery.access_s, [1.0, 4.0, 10.0])
+    energy = links.energy
+    spent = energy.setup_w * 1.0 + energy.receive_w * 1.0 + energy.downlink_j_per_bit * 1e6
+    spent += float(energy.tail_j(np.inf, 4.0))
+    np.testing.assert_allclose(delivery.radio_j, [spent, spent, 0.0])
 
 
 def test_outage_does_not_hold_the_round_up():

@@ -8,13 +8,20 @@ import sys
 import numpy as np
 import pytest
 
+from fedwave import cli
 from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
+from fedwave.wireless.budget import LinkBudget
+from fedwave.wireless.geometry.mobility import StraightLine
+from fedwave.wireless.networks.cell import Cell
 from fedwave.wireless.reference.carrier import Carrier
 from fedwave.wireless.reference.fading import Fading
 from fedwave.wireless.reference.link_level import link_rates
 from fedwave.wireless.reference.slot_loop import run_slots
 from fedwave.wireless.reference.system_channel import MAX_USERS, system_channel
+from fedwave.wireless.schedulers.equal_finish import EqualFinish
+from fedwave.wireless.schedulers.round_robin import RoundRobin
+from fedwave.wireless.uplinks.aircomp import AirComp
 
 CARRIER = Carrier(4)
 CALLS = {
@@ -37,8 +44,61 @@ def test_one_sentence_says_what_to_install(monkeypatch, call):
     assert str(error.value) == f"fidelity = \"{fidelity}\" needs Sionna: pip install 'fedwave[sionna]'"
 
 
+JOB = """
+rounds = 1
+[task]
+name = "images"
+data = "digits"
+partition = { name = "iid", clients = 3 }
+[method]
+name = "fedavg"
+local_steps = 1
+[network]
+name = "cell"
+"""
+
+
+@pytest.mark.parametrize("fidelity", ["system", "link"])
+def test_a_run_without_sionna_ends_with_the_sentence_and_code_2(monkeypatch, tmp_path, capsys, fidelity):
+    for name in [*[name for name in sys.modules if name.split(".")[0] == "sionna"], "sionna"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    (tmp_path / "job.toml").write_text(JOB + f'scheduler = "round_robin"\nfidelity = "{fidelity}"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fedwave", "run", "job.toml"])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    said = " ".join(capsys.readouterr().err.split())
+    assert done.value.code == 2
+    assert f"fidelity = \"{fidelity}\" needs Sionna: pip install 'fedwave[sionna]'" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("fidelity", ["table", "system", "link"])
+def test_a_plan_and_a_table_round_import_neither_torch_nor_sionna(tmp_path, fidelity):
+    (tmp_path / "job.toml").write_text(JOB + f'scheduler = "round_robin"\nfidelity = "{fidelity}"\n')
+    code = (
+        "import sys, fedwave, fedwave.wireless; plan = fedwave.plan(fedwave.Experiment.load('job.toml')); "
+        "print(plan.verdict, [name for name in ('torch', 'sionna', 'h5py') if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert out.stdout.split(maxsplit=1)[1].strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"scheduler": EqualFinish()}, "proportional_fair and round_robin, not equal_finish"),
+        ({"scheduler": RoundRobin(), "mobility": StraightLine()}, "clients that stand still"),
+        ({"scheduler": RoundRobin(), "uplink": AirComp()}, "for the uplink digital, not aircomp"),
+        ({"scheduler": RoundRobin(), "budget": LinkBudget(uplink_mcs_table=3)}, "mcs_table: 3 must"),
+    ],
+)
+def test_what_the_slot_loop_does_not_have_is_refused(change, says):
+    with pytest.raises(BadInput, match=says):
+        Cell(fidelity="system", **change)
+
+
 def test_importing_the_adapter_imports_neither_torch_nor_sionna():
-    modules = ", ".join(f"fedwave.wireless.reference.{name}" for name in ("slot_loop", "link_level", "system_channel"))
+    modules = ", ".join(f"fedwave.wireless.reference.{name}" for name in ("slot_loop", "link_level", "cells"))
     code = f"import sys, {modules}; print([name for name in ('torch', 'sionna') if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

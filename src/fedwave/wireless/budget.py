@@ -104,4 +104,4 @@ class LinkBudget:
 
     def rows(self) -> list[Row]:
         """``(name, value, unit, source)`` of each entry."""
-        return rows_of(self)
+        return job_rows(self)

@@ -14,7 +14,7 @@ from fedwave.wireless.air_passage import AirLinks, AirPassage, analog_work, most
 from fedwave.wireless.air_radio import air_grid, air_snr, full_power_dbm, sums_elsewhere_w_hz
 from fedwave.wireless.coverage import Coverage
 from fedwave.wireless.downlinks.downlink import Listeners, split_common
-from fedwave.wireless.flow import Access, Links, run_round
+from fedwave.wireless.flow import Links, run_round
 from fedwave.wireless.passage import Moment, Passage
 from fedwave.wireless.radio import Radio
 from fedwave.wireless.rates import Rates
@@ -72,7 +72,8 @@ class CellRound:
             lost=np.zeros(len(cohort), dtype=bool),
             idle_s=self.world.radio_idle_s(cohort.ids),
             admitted=admitted,
-            access=self._access(admitted),
+            access=cell.access.for_links(cohort.ids, self.key, cell=self.seen.serving),
+            paged_s=self._paged_s(admitted),
             send_w=self._send_w,
             failed=lambda: self.up.failed,
         )
@@ -202,19 +203,11 @@ class CellRound:
             )
         return out
 
-    def _access(self, admitted: Bools) -> Access:
-        """Paging, then random access: a cell calls so many clients a second, which spreads their preambles."""
-        access = self.cell.access.for_links(self.cohort.ids, self.key, cell=self.seen.serving)
+    def _paged_s(self, admitted: Bools) -> Floats:
+        """When clients are called: a cell pages so many a second, which spreads their preambles."""
         called = np.bincount(self.seen.serving, weights=admitted, minlength=self.coverage.cells)
         window_s = called[self.seen.serving] / self.cell.budget.calls_per_s
-        paged_s = window_s * self.key.fold("paging").uniform(self.cohort.ids)[:, 0]
-
-        def connect(now_s: Floats, asks: Bools) -> tuple[Floats, Bools]:
-            paging_s = np.where(now_s <= 0.0, paged_s, 0.0)  # later the client calls by itself
-            seconds, connected = access(now_s + paging_s, asks)
-            return seconds + paging_s, connected
-
-        return connect
+        return window_s * self.key.fold("paging").uniform(self.cohort.ids)[:, 0]
 
     def _send_w(self) -> Floats:
         """Power drawn while sending, at the mean grant of each transfer so far."""

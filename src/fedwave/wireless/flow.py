@@ -36,6 +36,8 @@ class Links:
         paid, so what of it has not run yet is given back.
     admitted : ``[C]`` who takes part at all; ``None``: everybody.
     access : how a sleeping radio connects; ``None``: in ``connection.setup_s``, always.
+    paged_s : ``[C]`` when the network calls each client in the round's beginning, if its radio sleeps then; until it is
+        called it spends nothing. ``None``: at once.
     send_w : power while sending, asked for after ``up`` has said when transfers end; ``None``: ``energy.transmit_w``.
     failed : who lost the radio link for good, asked for likewise; ``None``: nobody.
     """
@@ -49,6 +51,7 @@ class Links:
     idle_s: Floats | None = None
     admitted: Bools | None = None
     access: Access | None = None
+    paged_s: Floats | None = None
     send_w: Callable[[], Floats] | None = None
     failed: Callable[[], Bools] | None = None
 
@@ -82,21 +85,23 @@ class Timeline:
         self._paid_j = self._tail_j(np.full(count, np.inf))
 
     def transfer(self, bits: Floats, end_of: Transfer, *, watts: Callable[[], Any], j_per_bit: float) -> Sent:
-        """Send ``bits [C]``. Clients that do not get to the end leave the round. Progress is taken as linear in time."""
+        """Send ``bits [C]``; who does not get to the end leaves the round. Progress is taken as linear in time."""
         link, deadline = self._links.connection, self._deadline_s
         wanted = self.alive & (bits > 0.0)
         gap = self.now_s - self.last_s
         asleep = gap > link.inactivity_s
-        access_s, connected = self._access(wanted & asleep)
+        idle_s = self._until_called(wanted & asleep)
+        access_s, connected = self._access(self.now_s + idle_s, wanted & asleep)
         access_s = np.where(wanted, np.where(asleep, access_s, link.grant_s), 0.0)
-        start = self.now_s + access_s + np.where(wanted, link.backhaul_s, 0.0)
+        start = self.now_s + idle_s + access_s + np.where(wanted, link.backhaul_s, 0.0)
         end = end_of(np.where(wanted & connected, start, np.inf), bits)
         reached = wanted & connected & np.isfinite(end)
         begin = np.minimum(start, deadline)
         end = np.where(reached, end, begin)
 
         waited_s = begin - np.minimum(self.now_s, deadline)
-        access_s = np.minimum(access_s, waited_s)
+        idle_s = np.minimum(idle_s, waited_s)
+        access_s = np.minimum(access_s, waited_s - idle_s)
         air_s = np.minimum(end, deadline) - begin
         whole = np.where(end > start, end - start, 1.0)
         sent = np.where(reached, bits * np.where(end <= deadline, 1.0, air_s / whole), 0.0)
@@ -107,7 +112,7 @@ class Timeline:
         self.radio_j += spent_j + np.where(air_s > 0.0, watts(), 0.0) * air_s + j_per_bit * sent
         self._paid_j = np.where(used, 0.0, self._paid_j)
         self.airtime_s += float(air_s.sum())
-        self.access_s += access_s
+        self.access_s += idle_s + access_s
         self.last_s = np.where(used, np.minimum(end, deadline), self.last_s)
         self._move(end)
         self.alive &= reached | ~wanted
@@ -127,11 +132,17 @@ class Timeline:
         """When each client's own part ended, ``[C]``."""
         return np.minimum(self.now_s, self._deadline_s)
 
-    def _access(self, asks: Bools) -> tuple[Floats, Bools]:
+    def _until_called(self, asleep: Bools) -> Floats:
+        """Seconds until the network calls a sleeping radio; later than in the round's beginning it calls by itself."""
+        if self._links.paged_s is None:
+            return np.zeros(len(asleep))
+        return np.where(asleep & (self.now_s <= 0.0), self._links.paged_s, 0.0)
+
+    def _access(self, now_s: Floats, asks: Bools) -> tuple[Floats, Bools]:
         """Seconds until a sleeping radio is connected, and whether it is (True for those that do not ask)."""
         if self._links.access is None:
             return np.full(len(asks), self._links.connection.setup_s), np.ones(len(asks), dtype=bool)
-        seconds, connected = self._links.access(self.now_s, asks)
+        seconds, connected = self._links.access(now_s, asks)
         return seconds, connected | ~asks
 
     def _tail_j(self, gap: Floats) -> Floats:

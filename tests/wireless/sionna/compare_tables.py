@@ -225,7 +225,9 @@ def rows(case: Case, sinr_db: Floats = SINR_DB, extended: bool = True) -> list[d
 
 def summary(found: list[dict[str, Any]]) -> dict[str, float]:
     """Relative differences where most bits rest on Sionna's curves, and absolute ones of the extension, apart."""
-    ours, theirs, bar, share = (np.array([row[key] for row in found]) for key in ("ours", "theirs", "error_bar", "extension"))
+    ours, theirs, bar, share = (
+        np.array([row[key] for row in found]) for key in ("ours", "theirs", "error_bar", "extension")
+    )
     own = (share < 0.5) & (theirs >= _FLOOR)
     relative = np.abs(ours[own] / theirs[own] - 1.0)
     rest = np.abs(ours - theirs)[~own]

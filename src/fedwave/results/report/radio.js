@@ -1,7 +1,7 @@
 "use strict";
 // The figures of the radio section, with the tools of report.js: map, SINR and rates, resource blocks, analog symbols.
 const radioFigures = (tools) => {
-  const { byId, css, axis, show, legendOf, si, prefix, grouped, narrow, largest, run, state, bars, roundAxis, seriesColour, seriesDash, SYMBOLS, SIGNS } = tools;
+  const { byId, css, axis, show, legendOf, si, grouped, narrow, largest, run, state, bars, roundAxis, seriesColour, seriesDash, SYMBOLS, SIGNS } = tools;
   const MARKS = [[0.05, "p5"], [0.5, "p50"], [0.95, "p95"]];
   const decibels = (value) => `${value.toFixed(1).replace("-", "−")} dB`;
 
@@ -24,7 +24,7 @@ const radioFigures = (tools) => {
     const met = devices.map((_, d) => d).filter((d) => c.id.length && c.device.includes(d));
     const troubled = c.id.some((_, i) => inMuchTrouble(c, i)), many = c.id.length > 1000, ink = css("--ink");
     legendOf("cell", [...met.map((d) => [css("--soft"), devices[d], SIGNS[d % SIGNS.length]]),
-      ...(troubled ? [[css("--missing"), "lost half of its turns or more", "○"]] : []), [ink, several ? "sites" : "site", "✛"],
+      ...(troubled && !many ? [[css("--missing"), "lost half of its turns or more", "○"]] : []), [ink, several ? "sites" : "site", "✛"],
       ...(layout.x.length ? [[many ? ink : css("--soft"), "borders of cells", "solid"]] : [])]);
     const values = bySinr ? c.sinr : c.id.map((_, i) => (100 * c.lost[i]) / c.called[i]);
     const traces = met.map((d, order) => {
@@ -33,7 +33,7 @@ const radioFigures = (tools) => {
         x: own.map((i) => c.x[i]), y: own.map((i) => c.y[i]), mode: "markers", name: devices[d],
         marker: {
           symbol: SYMBOLS[d % SYMBOLS.length], size, opacity: 0.9, color: own.map((i) => values[i]), coloraxis: "coloraxis",
-          line: { width: own.map((i) => (inMuchTrouble(c, i) ? (many ? 1 : 1.8) : many ? 0 : 0.6)), color: own.map((i) => (inMuchTrouble(c, i) ? css("--missing") : css("--card"))) },
+          line: { width: many ? 0 : own.map((i) => (inMuchTrouble(c, i) ? 1.8 : 0.6)), color: own.map((i) => (inMuchTrouble(c, i) ? css("--missing") : css("--card"))) },
         },
         text: own.map((i) => says(c, i)), hovertemplate: "%{text}<extra></extra>", order,
       };
@@ -78,15 +78,16 @@ const radioFigures = (tools) => {
     return { ...curve, x: [curve.x[at[0]], ...at.map((k) => curve.x[k])], share: [below, ...at.map((k) => curve.share[k])] };
   }
 
-  // Labels stand beside the curve: to the right of their point, below the curve, and to the left where that would leave the figure.
+  // Labels stand above their point on the left, where no distribution has its curve; below it on the right where the left has no room.
   function labels(marks, curves, text, log) {
     const along = log ? Math.log10 : (v) => v, ends = curves.flatMap(({ x }) => [along(x[0]), along(x.at(-1))]);
     const low = Math.min(...ends), width = Math.max(...ends) - low || 1;
-    return marks.map(([value, share, label]) => {
-      const right = (along(value) - low) / width < 0.66;
+    const room = narrow() ? window.innerWidth - 110 : Math.min(window.innerWidth, 1680) / 2 - 130; // pixels between the axis and the end
+    return marks.map(([value, share, name]) => {
+      const label = `${name}: ${text(value)}`, left = ((along(value) - low) / width) * room > 7 * label.length + 6, lowest = share < 0.1;
       return {
-        x: along(value), y: share, text: `${label}: ${text(value)}`, showarrow: false, xanchor: right ? "left" : "right", xshift: right ? 8 : -8, yanchor: share < 0.1 ? "bottom" : share > 0.9 ? "top" : "middle",
-        yshift: share < 0.1 ? (right ? -7 : 2) : share > 0.9 ? (right ? -2 : 7) : 0, bgcolor: css("--card") + "b0", borderpad: 1, font: { color: css("--ink"), size: 11.5 },
+        x: along(value), y: share, text: label, showarrow: false, xanchor: left ? "right" : "left", xshift: left ? -6 : 8,
+        yanchor: left ? "bottom" : lowest ? "middle" : "top", yshift: left ? 1 : lowest ? 0 : -1, bgcolor: css("--card") + (left ? "b0" : "ff"), borderpad: 0, font: { color: css("--ink"), size: 11.5 },
       };
     });
   }
@@ -105,7 +106,7 @@ const radioFigures = (tools) => {
       customdata: marks.map(([value, share]) => `${100 * share} % of all turns at or below ${text(value)}`), hovertemplate: "%{customdata}<extra></extra>",
     });
     show(`f-${id}`, `cumulative distribution of the ${name}`, kept.length ? lines : null, {
-      xaxis, yaxis: axis("share of turns", { range: [0, 1.03], tickformat: ".0%" }), annotations: kept.length ? labels(marks, kept, text, log) : [],
+      xaxis, yaxis: axis("share of turns", { range: [0, 1.09], tickvals: [0, 0.2, 0.4, 0.6, 0.8, 1], tickformat: ".0%" }), annotations: kept.length ? labels(marks, kept, text, log) : [],
       shapes: MARKS.map(([share]) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: share, y1: share, line: { color: css("--soft"), width: 1, dash: "dot" }, layer: "below" })),
     });
   }
@@ -124,7 +125,7 @@ const radioFigures = (tools) => {
   function blocks() {
     const { rounds, blocks: b } = run(), used = rounds.prb.map((v) => (v === null ? null : 100 * v));
     show("f-prb", "share of the uplink resource blocks used, by round", used.length ? [bars(rounds, "uplink blocks", css("--uplink"), used, "%{y:.3g} % of the blocks")] : null,
-      { bargap: used.length > 60 ? 0 : 0.15, xaxis: roundAxis(), yaxis: axis("uplink blocks used (%)", { rangemode: "tozero" }) });
+      { bargap: used.length > 60 ? 0 : 0.15, xaxis: roundAxis(), yaxis: axis("of the blocks in cells with clients (%)", { rangemode: "tozero" }) });
     const all = b.cell.length ? b.block_s.reduce((sum, v) => sum + v, 0) : 0, { sectors } = run().layout;
     show("f-blocks", "uplink resource blocks by cell", all > 0 ? [{
       type: "bar", x: b.cell.map(String), y: b.block_s.map((v) => (100 * v) / all), marker: { color: css("--uplink"), line: { width: 0 } },
@@ -134,9 +135,9 @@ const radioFigures = (tools) => {
   }
 
   function symbols() {
-    const { rounds } = run(), [factor, letter] = prefix(largest([rounds.symbols]) || 1);
-    show("f-symbols", "analog uplink symbols by round", rounds.symbols.length ? [bars(rounds, "analog symbols", css("--uplink"), rounds.symbols.map((v) => v / factor), `%{y:.4g} ${letter} symbols`)] : null,
-      { bargap: rounds.round.length > 60 ? 0 : 0.15, xaxis: roundAxis(), yaxis: axis(`${rounds.width > 1 ? `symbols in ${rounds.width} rounds` : "symbols"}${letter ? ` (${letter})` : ""}`, { rangemode: "tozero" }) });
+    const { rounds } = run();
+    show("f-symbols", "analog uplink symbols by round", rounds.symbols.length ? [bars(rounds, "analog symbols", css("--uplink"), rounds.symbols, "%{y:.4s} symbols")] : null,
+      { bargap: rounds.round.length > 60 ? 0 : 0.15, xaxis: roundAxis(), yaxis: axis(rounds.width > 1 ? `symbols in ${rounds.width} rounds` : "symbols", { rangemode: "tozero", tickformat: "~s" }) });
   }
 
   function draw() {

@@ -271,7 +271,7 @@
   }
 
   // ---- the radio --------------------------------------------------------------------------------------------------
-  const radio = radioFigures({ byId, css, axis, show, legendOf, si, prefix, grouped, narrow, largest, run, state, bars, roundAxis, seriesColour, seriesDash, SYMBOLS, SIGNS });
+  const radio = radioFigures({ byId, css, axis, show, legendOf, si, grouped, narrow, largest, run, state, bars, roundAxis, seriesColour, seriesDash, SYMBOLS, SIGNS });
 
   // ---- the page ---------------------------------------------------------------------------------------------------
   async function drawRun() {

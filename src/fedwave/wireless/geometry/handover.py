@@ -11,7 +11,7 @@ import numpy as np
 from fedwave.core.config import Decibel, Loss, NonNegative
 from fedwave.core.errors import BadInput
 from fedwave.core.types import Bools, Floats, Ints
-from fedwave.wireless.budget import Row, rows_of, sourced
+from fedwave.wireless.budget import Row, job_rows, sourced
 
 SinrDb = Callable[[Ints], Floats]  # cell [C] -> each client's downlink SINR there in dB, [C]
 
@@ -107,7 +107,7 @@ class Handover:
 
     def rows(self) -> list[Row]:
         """``(name, value, unit, source)`` of each entry."""
-        return rows_of(self)
+        return job_rows(self)
 
     def step(self, link: Link, received: Floats, sinr_db: SinrDb, dt_s: float) -> tuple[Link, Floats]:
         """The links ``dt_s`` later, and the seconds of it without data ``[C]`` (0 to ``dt_s``). O(C cells).

@@ -18,7 +18,7 @@ from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Floats, Ints
-from fedwave.wireless.budget import Row, rows_of, sourced
+from fedwave.wireless.budget import Row, job_rows, sourced
 
 State = dict[str, Floats]  # what must be kept of each client between rounds, [C] each
 Motion = Callable[[Floats], tuple[Floats, Floats]]  # clock [C] -> position [C, 2], speed [C]
@@ -152,7 +152,7 @@ class Mobility(ABC):
 
     def rows(self) -> list[Row]:
         """``(name, value, unit, source)`` of each parameter."""
-        return rows_of(self)
+        return job_rows(self)
 
     def _check(self, state: State, ids: Ints, clock_s: float) -> None:
         for name in self.memory:

@@ -182,7 +182,10 @@ class Cell(Network):
             own.append((name, self.resolved(name), unit, source if getattr(self, name) is None else "job"))
         own += [("h_ut_m", self.h_ut_m, "m", "TR 38.901 Table 7.2-1 (outdoor and ground-floor users)")]
         own += [("resource_blocks", self.prbs, "", "TS 38.101-1 Table 5.3.2-1")]
-        own += self.budget.rows() + self.energy.rows() + self.gnb.rows()
+        still = [] if self.mobility.moves else ["q_out_db"]  # of the rules of handover, all that concerns who rests
+        own += self.budget.rows() + self.access.rows() + self.mobility.rows()
+        own += [row for row in self.handover.rows() if not still or row[0] in still]
+        own += self.energy.rows() + self.gnb.rows()
         return own + (self.uplink.explain(self.air_grid) if isinstance(self.uplink, AirComp) else [])
 
     def place(self, n: int, key: Key) -> Floats:

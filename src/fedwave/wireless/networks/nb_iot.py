@@ -203,6 +203,7 @@ class NbIot(Network):
             lost=np.zeros(len(cohort), dtype=bool),
             idle_s=world.radio_idle_s(cohort.ids),
             access=carrier.connect,
+            paged_s=carrier.paged_s,
             send_w=carrier.send_w,
         )
         return run_round(work, compute, links, deadline_s=deadline_s, server_s=server_s, server_j=server_j)
@@ -231,10 +232,8 @@ class _Carrier:
         self.sending = np.zeros(len(ids))
 
     def connect(self, now_s: Floats, asks: Bools) -> tuple[Floats, Bools]:
-        """Paging when the round begins, random access, then signalling at the rate of the class."""
-        paging_s = np.where(now_s <= 0.0, self.paged_s, 0.0)  # later the device calls by itself
-        seconds, connected = self.random_access(now_s + paging_s, asks)
-        seconds = np.where(asks, seconds + paging_s, 0.0)
+        """Random access, then signalling at the rate of the class."""
+        seconds, connected = self.random_access(now_s, asks)
         rates = [use.rate_bps[self.coverage] for use in self.uses]
         for rate in rates:
             signals = connected & (rate > 0.0)

@@ -194,7 +194,7 @@ class _Air:
                 f"(at most {_STATIONS} can be associated)"
             )
         self.all_bps = wifi.throughput_bps(np.arange(1, most + 2))
-        self.downloads = [np.zeros((0, 2)) for _ in self.cells]
+        self.downloads: list[Floats] = [np.zeros((0, 2)) for _ in self.cells]
         self.sending = np.zeros(len(ids))
 
     def down(self, start_s: Floats, bits: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from fedwave.core.errors import BadInput
@@ -45,6 +46,7 @@ def seeded(key: Key) -> Iterator[None]:
             config.seed = before
 
 
+@lru_cache(maxsize=4)  # half a second each, and none keeps a state
 def link_adaptation(data_elements: int, bler_target: float) -> tuple[Any, Any, Any]:
     """Sionna's ``PHYAbstraction``, ``InnerLoopLinkAdaptation`` and transport block for SINR given by resource block.
 

@@ -18,7 +18,7 @@ from fedwave.wireless.reference.link_level import link_rates
 if TYPE_CHECKING:
     from fedwave.wireless.networks.cell import Cell
 
-_SPACING = 40  # slots of the direction between two looks at the channel
+_SPACING = 60  # slots of the direction between two looks at the channel; whole periods of every pattern below
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from fedwave.wireless.reference.fading import Channel
 from fedwave.wireless.reference.grants import capped, rotation
 
 SCHEDULERS = ("pf", "round_robin")
-_PIECE = 1000  # slots whose fading is drawn at once
+_PIECES = 125, 1000  # slots whose fading is drawn at once: few at first, because short transfers end within them
 _GRANT_MEMORY = 0.9  # of the grant that a PF scheduler expects to give (it sets the uplink's power density)
 
 
@@ -97,7 +97,7 @@ def run_slots(
     cell = _Cell(mean, size, ready, cap, carrier, scheduler, mcs_table, bler_target, beta)
     first = 0
     while first < max_slots and cell.busy:
-        slots = min(_PIECE, max_slots - first)
+        slots = min(max(_PIECES[0], first), _PIECES[1], max_slots - first)
         start = carrier.starts_s(np.arange(first, first + slots))
         if start[-1] >= cell.next_arrival_s():
             span = {"first": first, "slots": slots, "fidelity": "system"}

@@ -27,8 +27,8 @@ class ProportionalFair(Scheduler):
     multi-user diversity, from the goodput tables. Clients are taken to fade independently and alike.
 
     With a ``share`` below 1 the same rule admits clients to the round: ``R_k / T_k``, the rate of the moment over the
-    remembered throughput ``T_k <- (1 - 1/window) T_k + R_k / window`` (``R_k`` = 0 where not heard). A client that was
-    never asked counts with its mean rate, so that at first it is fading over its mean, PF of Yang et al., IEEE
+    remembered throughput ``T_k <- (1 - 1/window) T_k + R_k / window``, ``R_k`` = 0 where it was not admitted (and not
+    where it was not heard: one that never is would be chosen ever again). A client that was never asked counts with its mean rate, so that at first it is fading over its mean, PF of Yang et al., IEEE
     Trans. Commun. 68(1), 2020. Once a client has trained, the moment in which it was chosen may have passed.
 
     Parameters
@@ -54,7 +54,7 @@ class ProportionalFair(Scheduler):
 
     def remember(self, asked: Asked, admitted: Bools, heard: Bools, spent_j: Floats) -> dict[str, Floats]:
         """Throughput per client, averaged over ``window`` rounds."""
-        served = np.where(admitted & heard, _now_bps(asked), 0.0)
+        served = np.where(admitted, _now_bps(asked), 0.0)
         return {"throughput_bps": _average_bps(asked) * (1.0 - 1.0 / self.window) + served / self.window}
 
     def weights(self, ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> Floats:
