@@ -2,8 +2,8 @@
 
 Digits among 20 clients (Dirichlet 0.5), ten a round, MLP 64-128-10 (9,610 values), two local epochs, 40 rounds, in an
 urban micro and an urban macro cell. Arms: digital float32 and 8 bits (equal finish), and sums in the air with truncated
-inversion (silent below a tenth of the mean gain), full inversion (zero forcing) and the optimal threshold; truncated also
-without clients whose mean SNR is below -10 dB. Sums have a channel error of 1 % and a phase error of 0.1 rad. Metrics at
+inversion (silent below a tenth of the mean gain), full inversion (zero forcing) and the optimal threshold; truncated
+also without clients whose mean SNR is below -10 dB. Channel error 1 %, phase error 0.1 rad. Metrics at
 the end of the run: simulated seconds; joules of the clients' radios, by the component model, which charges the power
 that each client really sends with; held-out loss and accuracy; share of updates that counted. So far rounds are equal;
 then seconds are: the loss of each arm at the time at which the truncated one is done.

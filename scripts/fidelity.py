@@ -9,8 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fedwave.wireless.phy import goodput  # noqa: E402 -- after the path
-from tests.wireless.sionna.findings import FINDINGS, Finding  # noqa: E402
+from tests.wireless.sionna.findings import FINDINGS, Finding  # noqa: E402 -- after the path
+
+from fedwave.wireless.phy import goodput  # noqa: E402
 
 PAGE = ROOT / "docs" / "fidelity.md"
 TITLES = {
@@ -31,8 +32,8 @@ The radio runs at one of three fidelities, the key `network.fidelity` of a cell:
   slot until each payload is through.
 
 `"link"`
-: up to 1,000 clients that stand still, with the extra `sionna`. Each client's rate by grant from its own channel impulse
-  responses (TDL); fedwave's large-scale state and schedulers.
+: up to 1,000 clients that stand still, with the extra `sionna`. Each client's rate by grant from its own channel
+  impulse responses (TDL); fedwave's large-scale state and schedulers.
 
 Everything else of a round (access, energy, deadlines, quality of service of others) is the same code at each. A plan
 always takes the tables. Below, `"table"` is compared with Sionna; `scripts/fidelity` makes this page, and the tests
@@ -43,8 +44,8 @@ LIMITS = """## What is not covered
 
 - No 3GPP calibration is claimed: neither the full calibration of TR 38.901 nor that of ITU-R M.2412 was run. What is
   claimed is the agreement above, and that of path loss with published test vectors (`tests/wireless/test_channel.py`).
-- Sionna is itself a model. Its error rates are of LDPC codes with ideal receivers; no measured network stands behind any
-  row of this page. The link budget's implementation loss, array gains and overheads are assumptions
+- Sionna is itself a model. Its error rates are of LDPC codes with ideal receivers; no measured network stands behind
+  any row of this page. The link budget's implementation loss, array gains and overheads are assumptions
   ({doc}`assumptions`).
 - Error rates of the lowest MCS do not exist in Sionna (below MCS 3 of table 1 and MCS 2 of table 2; none for table 3).
   The tables extend the lowest curves downwards; the cell edge rests on that. At fidelity `"system"` and `"link"` there
@@ -63,10 +64,10 @@ LIMITS = """## What is not covered
   Sionna's coupling is some dB stronger there.
 - No multi-user MIMO, no inter-layer interference, no coordinated scheduling between cells; interference is a mean over
   time, not a neighbour's slots. At `"system"` it is the same mean.
-- Below 6 GHz Sionna takes the single penetration loss of TR 38.901 Table 7.4.3-3 for UMa and UMi (20 dB and more), where
+- Below 6 GHz Sionna takes the single penetration loss of TR 38.901 Table 7.4.3-3 for UMa and UMi (20 dB and more);
   fedwave takes Table 7.4.3-2. `"system"` follows Sionna: its indoor clients have a few dB less.
-- `"system"` and `"link"`: no moving clients, no handover, no sums in the air, at most 100,000 slots of a direction after
-  the last client is ready (then each transfer goes on at its mean rate so far), fading in pieces of 125 to 1,000 slots
+- `"system"` and `"link"`: no moving clients, no handover, no sums in the air, at most 100,000 slots of a direction
+  after the last client is ready (then each transfer goes on at its mean rate so far), fading in pieces of 125 to 1,000 slots
   that do not continue each other.
 - Mobility, handover, random access, background traffic, multicast and over-the-air computation are checked against
   closed forms; Sionna has none of them. Wi-Fi, LEO, NB-IoT and replayed traces are not compared with Sionna at all.

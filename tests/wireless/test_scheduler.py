@@ -364,6 +364,9 @@ def test_proportional_fair_admits_the_best_moment_and_remembers_throughput():
     rate = 2e6 * np.log2(1.0 + 3.0 * 5.0) / np.log2(4.0)  # 4e6
     kept = chosen.remember(asked, admitted, admitted, np.zeros(2))["throughput_bps"]
     np.testing.assert_allclose(kept, [0.9 * 2e6, 0.9 * 2e6 + 0.1 * rate])
+    # not heard or heard: it had its turn, or one that never is heard would be chosen ever again
+    unheard = chosen.remember(asked, admitted, np.zeros(2, dtype=bool), np.zeros(2))["throughput_bps"]
+    np.testing.assert_array_equal(unheard, kept)
 
 
 def test_proportional_fair_serves_everybody_in_the_long_run():

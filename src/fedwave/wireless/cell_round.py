@@ -220,11 +220,18 @@ class CellRound:
         return self.cell.energy.send_w(dbm)
 
     def _receive(self, start_s: Floats, bits: Floats) -> Floats:
-        """A downlink transfer: what all have in common may be sent once."""
+        """A downlink transfer: what all have in common may be sent once. The deadline cuts off what is on the air."""
         shared, own = split_common(start_s, bits)
         got = self.cell.downlink.finish(start_s, shared, own, listeners(self.radio), self.down)
-        self.down_air_s += float(got.airtime_s.sum())
-        self.down_air_bits += float(got.sent_bits.sum())
+        in_time = np.isfinite(got.end_s).astype(float)
+        late = np.flatnonzero((got.end_s > self.until_s) & (in_time > 0.0))
+        window_s = np.maximum(self.until_s - start_s[late], 0.0)
+        in_time[late] = window_s / (got.end_s[late] - start_s[late])
+        everything, copies = float(got.sent_bits.sum()), float((got.unicast_bits * in_time).sum())
+        common = everything - float(got.unicast_bits.sum())
+        sent = copies + common * float(in_time[got.received_bits > 0.0].max(initial=0.0))
+        self.down_air_bits += sent
+        self.down_air_s += float(got.airtime_s.sum()) * (sent / everything if everything > 0.0 else 0.0)
         return got.end_s
 
     def _qos(self, round_s: float) -> tuple[dict[str, Any], ...]:

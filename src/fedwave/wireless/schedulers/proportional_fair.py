@@ -28,8 +28,9 @@ class ProportionalFair(Scheduler):
 
     With a ``share`` below 1 the same rule admits clients to the round: ``R_k / T_k``, the rate of the moment over the
     remembered throughput ``T_k <- (1 - 1/window) T_k + R_k / window``, ``R_k`` = 0 where it was not admitted (and not
-    where it was not heard: one that never is would be chosen ever again). A client that was never asked counts with its mean rate, so that at first it is fading over its mean, PF of Yang et al., IEEE
-    Trans. Commun. 68(1), 2020. Once a client has trained, the moment in which it was chosen may have passed.
+    where it was not heard: one that never is would be chosen ever again). A client that was never asked counts with its
+    mean rate, so that at first it is fading over its mean, PF of Yang et al., IEEE Trans. Commun. 68(1), 2020. Once a
+    client has trained, the moment in which it was chosen may have passed.
 
     Parameters
     ----------
