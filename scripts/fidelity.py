@@ -67,8 +67,8 @@ LIMITS = """## What is not covered
 - Below 6 GHz Sionna takes the single penetration loss of TR 38.901 Table 7.4.3-3 for UMa and UMi (20 dB and more);
   fedwave takes Table 7.4.3-2. `"system"` follows Sionna: its indoor clients have a few dB less.
 - `"system"` and `"link"`: no moving clients, no handover, no sums in the air, at most 100,000 slots of a direction
-  after the last client is ready (then each transfer goes on at its mean rate so far), fading in pieces of 125 to 1,000 slots
-  that do not continue each other.
+  after the last client is ready (then each transfer goes on at its mean rate so far), fading in pieces of 125 to
+  1,000 slots that do not continue each other.
 - Mobility, handover, random access, background traffic, multicast and over-the-air computation are checked against
   closed forms; Sionna has none of them. Wi-Fi, LEO, NB-IoT and replayed traces are not compared with Sionna at all.
 """

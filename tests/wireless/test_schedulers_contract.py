@@ -209,13 +209,13 @@ def test_energy_optimal_in_a_cell_is_in_time_and_softer(cap):
     cell = Cell(scheduler=build("scheduler", {"name": "energy_optimal", "circuit_w": 0.0}))
     cell = replace(cell, uplink_traffic=Traffic(fl_cap=cap))
     world = world_of(cell.place(20, STATIC))
-    done = deliver(cell, world, np.arange(20), work_of(20, down=0.0, up=1e5), deadline_s=30.0)
+    done = deliver(cell, world, np.arange(20), work_of(20, down=0.0, up=1e6), deadline_s=40.0)
     plain = deliver(
         replace(cell, scheduler=build("scheduler", "equal_finish")),
-        world, np.arange(20), work_of(20, down=0.0, up=1e5), deadline_s=30.0,
+        world, np.arange(20), work_of(20, down=0.0, up=1e6), deadline_s=40.0,
     )  # fmt: skip
     assert done.heard.sum() == plain.heard.sum()
-    assert plain.round_s < done.round_s <= 30.0
+    assert plain.round_s < done.round_s <= 40.0
 
 
 @every

@@ -190,6 +190,7 @@ class CellRound:
         """What the scheduler takes off the power of those that send, cell by cell; as before for the others."""
         out = self.backoff_db.copy()
         sends = np.isfinite(start_s) & (bits > 0.0)
+        free = self.coverage.free_blocks("up")
         for cell in np.unique(self.radio.cell[sends]):
             own = np.flatnonzero(sends & (self.radio.cell == cell))
             some = self.radio.take(own)
@@ -197,7 +198,7 @@ class CellRound:
                 start_s[own],
                 bits[own],
                 self.asked.snr[own],
-                partial(_backed_off_rates, some, self.cell.scheduler.diversity),
+                partial(_backed_off_rates, some, self.cell.scheduler.diversity, float(free[cell])),
                 self.until_s,
                 10.0 ** ((some.up_power_dbm(np.full(len(own), float(self.cell.prbs))) - 30.0) / 10.0),
             )
@@ -259,8 +260,8 @@ class CellRound:
         return self.cell.gnb.joules(round_s, load, cells)
 
 
-def _backed_off_rates(radio: Radio, diversity: bool, backoff_db: Floats) -> Rates:
-    return radio.up(diversity=diversity, backoff_db=backoff_db)
+def _backed_off_rates(radio: Radio, diversity: bool, free_blocks: float, backoff_db: Floats) -> Rates:
+    return replace(radio.up(diversity=diversity, backoff_db=backoff_db), available=free_blocks)
 
 
 def listeners(radio: Radio) -> Listeners:

@@ -12,6 +12,7 @@ empty and changes nothing else. ``as_is`` is Sionna untouched.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -31,7 +32,8 @@ from fedwave.wireless.phy.build import codes
 PDSCH = 1
 CARRIER_HZ, PRB_HZ, REPORT_S = 3.5e9, 360e3, 5e-3
 TARGET = 0.1
-SINR_DB = np.arange(-8.3, 34.0, 2.6)  # none on the tables' grid of 0.5 dB
+STEP_DB, LOWEST = 0.65, -30  # of mean SINR, and of the back-off; few are on the tables' grid of 0.5 dB
+PLACES = range(-13, 54, 4)  # -8.45 to 33.15 dB
 _VALUES = 1 << 24  # worked on at once
 _FLOOR = 0.1  # bits per resource element: below it relative differences say nothing
 
@@ -146,33 +148,51 @@ class Reference:
         order, rate = MCSDecoderNR(device="cpu")(mcs[:, None], self.case.table, PDSCH)
         return self.sized.transport_block_size(order, rate, order)[0][:, 0]
 
-    def adapted(self, sinr_db: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """MCS and error rate ``[N]`` of each draw with the back-off under which blocks fail at the target rate."""
-        gamma = 10.0 ** (sinr_db / 10.0)
-        mcs, met = self.choose(gamma * self.power[0])
-        error = self.error(gamma * self.power[-1], mcs)
-        if len(self.power) == 1 or not met.any() or error[met].mean() <= TARGET:
-            return mcs, error
-        low, high = 0.0, 20.0  # Sionna's offset_max
-        while high - low > 0.05:
-            middle = 0.5 * (low + high)
-            mcs = self.choose(gamma * 10.0 ** (-middle / 10.0) * self.power[0])[0]
-            error = self.error(gamma * self.power[-1], mcs)
-            low, high = (low, middle) if error[met].mean() <= TARGET else (middle, high)
+    @lru_cache(maxsize=None)  # noqa: B019 -- of one reference, which is short-lived
+    def seen(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What link adaptation makes of the channel that it sees, at a mean SINR of ``place`` steps."""
+        return self.choose(10.0 ** (place * STEP_DB / 10.0) * self.power[0])
+
+    def sent(self, place: int, back_off: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bits received per element ``[N]`` and error rate, where the MCS is that of an SINR some steps lower."""
+        mcs = self.seen(max(place - back_off, LOWEST))[0]
+        error = self.error(10.0 ** (place * STEP_DB / 10.0) * self.power[-1], mcs)
         return mcs, error
 
-    def goodput(self, sinr_db: float) -> tuple[float, float, float]:
+    def adapted(self, place: int) -> list[tuple[float, torch.Tensor, torch.Tensor]]:
+        """Weight, MCS and error rate ``[N]``: two back-offs between which blocks fail at the target rate."""
+        met = self.seen(place)[1]
+
+        def rate(error: torch.Tensor) -> float:
+            return float(error[met].mean()) if met.any() else 0.0
+
+        now = self.sent(place, 0)
+        if len(self.power) == 1 or rate(now[1]) <= TARGET:
+            return [(1.0, *now)]
+        low, high = 0, round(20.0 / STEP_DB)  # Sionna's offset_max
+        tried = {low: now, high: self.sent(place, high)}
+        while high - low > 1:
+            middle = (low + high) // 2
+            tried[middle] = self.sent(place, middle)
+            low, high = (low, middle) if rate(tried[middle][1]) <= TARGET else (middle, high)
+        above, below = rate(tried[low][1]), rate(tried[high][1])
+        part = float(np.clip((above - TARGET) / max(above - below, 1e-9), 0.0, 1.0))
+        return [(1.0 - part, *tried[low]), (part, *tried[high])]
+
+    def goodput(self, place: int) -> tuple[float, float, float]:
         """Bits per element: mean, its standard error, and the share that MCS without a curve in Sionna carry.
 
         ``E |h|^2 = 1`` is known, so what the draws' mean power is off by is taken out by regression.
         """
-        mcs, error = self.adapted(sinr_db)
-        received = (self.bits(mcs) * (1.0 - error)).numpy().astype(float) / self.sized.elements
+        received, ours = np.zeros(self.case.draws), 0.0
+        for weight, mcs, error in self.adapted(place):
+            each = weight * (self.bits(mcs) * (1.0 - error)).numpy().astype(float) / self.sized.elements
+            received += each
+            ours += float(each[mcs.numpy() < self.first_mcs].sum())
         power = self.power[-1].mean(dim=1).numpy().astype(float) - 1.0
-        slope = (received * (power - power.mean())).mean() / power.var() if power.var() > 0.0 else 0.0
+        slope = (received * (power - power.mean())).mean() / power.var()
         level = received - slope * power
-        ours = float(received[mcs.numpy() < self.first_mcs].sum() / max(received.sum(), 1e-12))
-        return float(level.mean()), float(level.std() / np.sqrt(len(level))), ours
+        return float(level.mean()), float(level.std() / np.sqrt(len(level))), ours / max(float(received.sum()), 1e-12)
 
 
 def table_goodput(case: Case, sinr_db: Floats) -> Floats:
@@ -204,18 +224,18 @@ def cases(count: int, seed: int = 1, effort: int = 1_500_000) -> list[Case]:
             draws=1_000,
             seed=seed + number,
         )
-        values = case.looks * case.blocks * (1 if case.speed_kmh == 0.0 else 6)
+        values = case.looks * case.blocks * (1 if case.speed_kmh == 0.0 else 4)
         out.append(replace(case, draws=int(np.clip(effort // values, 1_000, 20_000))))
     return out
 
 
-def rows(case: Case, sinr_db: Floats = SINR_DB, extended: bool = True) -> list[dict[str, Any]]:
+def rows(case: Case, places: Iterable[int] = PLACES, extended: bool = True) -> list[dict[str, Any]]:
     """A row per SINR: goodput of either side in bits per element, error bar, share of the extension."""
-    reference, ours = Reference(case, extended), table_goodput(case, sinr_db)
+    reference, sinr_db = Reference(case, extended), STEP_DB * np.array(list(places))
     out = []
     with torch.no_grad():
-        for sinr, mine in zip(sinr_db, ours, strict=True):
-            theirs, error_bar, share = reference.goodput(float(sinr))
+        for place, sinr, mine in zip(places, sinr_db, table_goodput(case, sinr_db), strict=True):
+            theirs, error_bar, share = reference.goodput(place)
             out.append({
                 "case": case, "sinr_db": float(sinr), "ours": float(mine), "theirs": theirs,
                 "error_bar": error_bar, "extension": share,

@@ -106,13 +106,11 @@ def _outer_loop(link: Link, seen: Ints, met: Bools, curve: Any) -> Ints:
 
     The offset is a multiple of the SINR step; two neighbours take turns so that the average is the target.
     """
-    rows, columns = slice(None, None, 4), np.arange(seen.shape[1])
-    curve, seen_few, met_few = curve[rows], seen[rows], met[rows]
-    weight = 1.0 / np.maximum(met_few.sum(axis=0), 1)
+    columns, weight = np.arange(seen.shape[1]), 1.0 / np.maximum(met.sum(axis=0), 1)
 
     def average(offset: Ints) -> Floats:
-        mcs = np.maximum(seen_few[:, np.maximum(columns - offset, 0)], 0)
-        return (link.error(link.effective_db(curve, mcs), mcs) * met_few).sum(axis=0) * weight
+        mcs = np.maximum(seen[:, np.maximum(columns - offset, 0)], 0)
+        return (link.error(link.effective_db(curve, mcs), mcs) * met).sum(axis=0) * weight
 
     low, high = np.full(len(columns), -1), np.full(len(columns), _MAX_OFFSET)
     while (high - low > 1).any():

@@ -18,8 +18,8 @@ from fedwave.wireless.phy.goodput import RESOLUTION_BITS, RESOLUTION_GAIN, table
 
 DIRECTIONS, MCS_TABLES, PROFILES = ("down", "up"), (1, 2, 3), ("nlos", "los")
 BLOCKS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 90, 128, 185, 273)
-SPREADS_S = (10e-9, 22e-9, 46e-9, 100e-9, 220e-9, 460e-9, 1000e-9)
-INNOVATIONS = (0.0, 0.05, 0.12, 0.22, 0.34, 0.46, 0.58, 0.72, 0.87, 1.0)
+SPREADS_S = (10e-9, 30e-9, 100e-9, 300e-9, 1000e-9)
+INNOVATIONS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.87, 1.0)
 USERS = (1, 2, 4, 8, 16, 32, 64)
 GAIN_EVERY = 5  # SINRs of the gain among all
 GAIN_BLOCKS = BLOCKS[::3]
