@@ -407,11 +407,14 @@ def test_equal_finish_says_when_it_is_infeasible():
     assert scheduler.equal_finish_shares([1e6], [3.0], 1e6, deadline_s=0.6)[1] == pytest.approx(0.5)
     rates = Rates.usable(linear(10, 10))
     ready, bits = np.zeros(2), np.array([100.0, 50.0])
-    assert min_max.shortfall(ready, bits, rates, 15.0) == ""
+    def why(until_s, bits=bits):
+        return min_max.shortfall(np.array([4, 7]), ready, bits, rates, until_s)
+
+    assert why(15.0) == ""
     # by 12 s: 10 x 100 / (10 x 12) + 10 x 50 / (10 x 12) = 12.5 blocks
-    assert "need 12.5 blocks to end by 12 s and there are 10" in min_max.shortfall(ready, bits, rates, 12.0)
-    assert "no share of the carrier is enough for 1 of 2" in min_max.shortfall(ready, bits, rates, 8.0)
-    assert min_max.shortfall(ready, np.zeros(2), rates, 1.0) == ""
+    assert "need 12.5 blocks to end by 12 s and there are 10" in why(12.0)
+    assert "no share of the carrier is enough for 1 of 2 uploads: client 4 has 100 bits" in why(8.0)
+    assert why(1.0, np.zeros(2)) == ""
     with pytest.raises(BadInput, match="bandwidth_hz"):
         scheduler.equal_finish_shares([1e6], [3.0], -1.0)
 

@@ -255,7 +255,8 @@ class Delivery:
     with the whole carrier, ``block_s [C]`` uplink resource blocks x seconds used, ``carrier_block_s`` what there was of
     them in the cells that were used, ``down_air_bits`` bits on the air where one transmission serves many (``None``: all
     of ``down_sent_bits``), ``gnb_j`` energy of the base stations, ``handovers`` made,
-    ``remembered`` what its scheduler remembers of the cohort (``[C]`` each), ``qos`` what background traffic gets, a
+    ``remembered`` what its scheduler remembers of the cohort (``[C]`` each), ``shortfall`` why it could
+    not keep the deadline, ``qos`` what background traffic gets, a
     table per flow.
     """
 
@@ -285,6 +286,7 @@ class Delivery:
     gnb_j: float = 0.0
     handovers: int = 0
     remembered: Mapping[str, Floats] = field(default_factory=dict)
+    shortfall: str = ""
     qos: tuple[dict[str, Any], ...] = ()
     noise: AirNoise | None = None
     up_symbols: Floats | None = None
@@ -438,6 +440,7 @@ class RoundRecord:
     energy_gnb_j : what the base stations spent on the round's downlink, not part of ``energy_j``.
     prb_use : share of the uplink's resource blocks, in the cells with clients, that the round used; absent without cells.
     handovers : changes of the serving cell during the round.
+    shortfall : why the scheduler could not keep the deadline, where it can tell.
     qos : what the background traffic gets without and with the round's transfers, a table per flow; absent without.
     uplink_symbols : analog symbols of sums in the air; absent on digital links.
     eval : held-out metrics; absent where the round was not evaluated.
@@ -465,6 +468,7 @@ class RoundRecord:
     energy_gnb_j: float = 0.0
     prb_use: float | None = None
     handovers: int = 0
+    shortfall: str | None = None
     qos: list[dict[str, Any]] | None = None
     uplink_symbols: float | None = None
     eval: dict[str, float] | None = None

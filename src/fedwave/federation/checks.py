@@ -67,6 +67,8 @@ class Notes:
         if dropped:
             who = f"clients {', '.join(map(str, dropped))}" if len(dropped) > 1 else f"client {dropped[0]}"
             found["not finite"] = f"the update of {who} is not finite and does not count"
+        if record.get("shortfall"):
+            found["shortfall"] = f"the deadline cannot be kept: {record['shortfall']}"
         if not record["delivered"]:
             causes = (f"{name.replace('_', ' ')} {count}" for name, count in record["status"].items())
             reason = ", ".join(causes) or "no client answered"

@@ -145,6 +145,7 @@ def _record(turn: Turn, replies: Replies, world: World, metrics: dict[str, float
         energy_gnb_j=delivery.gnb_j,
         prb_use=_prb_use(delivery),
         handovers=delivery.handovers,
+        shortfall=delivery.shortfall or None,
         qos=list(delivery.qos) or None,
         uplink_symbols=None if delivery.up_symbols is None else float(delivery.up_symbols.sum()),
         eval=metrics,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedwave.core.keys import Key
-from fedwave.core.types import Bools, Cohort, Compute, Delivery, Floats, Work, World
+from fedwave.core.types import STATUS, Bools, Cohort, Compute, Delivery, Floats, Work, World
 from fedwave.wireless.air_passage import AirLinks, AirPassage, analog_work, most_values
 from fedwave.wireless.air_radio import air_grid, air_snr, full_power_dbm, sums_elsewhere_w_hz
 from fedwave.wireless.coverage import Coverage
@@ -52,6 +52,7 @@ class CellRound:
         self.radio = self.coverage.settle(self.seen, self.way.speed_m_s, work.down_bits, up_bits)
         self.backoff_db = np.zeros(len(cohort))
         self.down_air_s, self.down_air_bits = 0.0, 0.0
+        self.uploads: tuple[Floats, Floats, Rates] | None = None
         self.up: Passage | SlotPassage | AirPassage
         if isinstance(cell.uplink, AirComp):
             self.up, self.work = self._in_the_air(cell.uplink, work)
@@ -98,6 +99,7 @@ class CellRound:
             gnb_j=self._gnb_j(done.round_s),
             handovers=self.way.handovers,
             qos=self._qos(done.round_s),
+            shortfall=self._shortfall(done),
             remembered={**self._memory(admitted, done), **self.way.memory()},
         )
 
@@ -143,6 +145,8 @@ class CellRound:
             if np.isfinite(step_s):
                 radio, usable, failed = self.way.moment(self.coverage, now_s, bits > 0.0)
             rates = self._rates(radio, direction, start_s, bits)
+            if direction == "up" and self.uploads is None:
+                self.uploads = start_s, bits, rates
             if not np.isfinite(step_s):
                 usable = short_term_factor(radio, bits, direction, self.cohort.ids, short_term)
             return Moment(rates, radio.cell, usable, failed)
@@ -234,6 +238,21 @@ class CellRound:
         self.down_air_bits += sent
         self.down_air_s += float(got.airtime_s.sum()) * (sent / everything if everything > 0.0 else 0.0)
         return got.end_s
+
+    def _shortfall(self, done: Delivery) -> str:
+        """The scheduler's word for the first cell whose uploads could not all be in time, at their first moment."""
+        if self.uploads is None or not (done.status == STATUS["deadline"]).any():
+            return ""
+        start_s, bits, rates = self.uploads
+        sends = np.isfinite(start_s) & (bits > 0.0) & (rates.full_bps > 0.0)
+        free = self.coverage.free_blocks("up")
+        for cell in np.unique(self.seen.serving[sends]):
+            own = np.flatnonzero(sends & (self.seen.serving == cell))
+            some = replace(rates.take(own), available=float(free[cell]))
+            why = self.cell.scheduler.shortfall(self.cohort.ids[own], start_s[own], bits[own], some, self.until_s)
+            if why:
+                return why
+        return ""
 
     def _qos(self, round_s: float) -> tuple[dict[str, Any], ...]:
         """What the background traffic of the cells in use gets, at the round's mean use of their carriers."""

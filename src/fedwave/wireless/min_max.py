@@ -63,8 +63,8 @@ def claims_in_time(ready_s: Floats, bits: Floats, rates: Rates, until_s: float) 
     return weight
 
 
-def shortfall(ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> str:
-    """Why no constant grants deliver all bits by ``until_s``, in a sentence; empty where some do.
+def shortfall(ids: Ints, ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> str:
+    """Why no constant grants deliver all bits of clients ``ids`` by ``until_s``, in words; empty where some do.
 
     Where no share is enough for a transfer, more of the carrier does not help: limited power is only spread thinner.
     """
@@ -73,8 +73,8 @@ def shortfall(ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> st
     if alone.any():
         k = int(np.argmax(np.where(alone, bits - rates.full_bps * left_s, -np.inf)))
         return (
-            f"no share of the carrier is enough for {alone.sum()} of {len(bits)} transfers: transfer {k} has "
-            f"{bits[k]:g} bits, {left_s[k]:g} s, and {rates.full_bps[k]:g} bit/s with all {rates.blocks:g} blocks"
+            f"no share of the carrier is enough for {alone.sum()} of {len(bits)} uploads: client {ids[k]} has "
+            f"{bits[k]:.4g} bits, {left_s[k]:.4g} s, and {rates.full_bps[k]:.4g} bit/s with all {rates.blocks:g} blocks"
         )
     send = np.flatnonzero(bits > 0.0)
     if not len(send):
@@ -84,6 +84,6 @@ def shortfall(ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> st
         return ""
     end_s = min_max_blocks(ready_s[send], bits[send], rates.take(send))[1]
     return (
-        f"{len(send)} transfers need {need:.4g} blocks to end by {until_s:g} s and there are {rates.blocks:g}: "
+        f"{len(send)} uploads need {need:.4g} blocks to end by {until_s:g} s and there are {rates.blocks:g}: "
         f"the earliest time by which all can end is {end_s:.6g} s"
     )

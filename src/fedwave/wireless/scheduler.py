@@ -107,6 +107,10 @@ class Scheduler(ABC):
         It is fixed while the set of transfers is; see :meth:`serve`.
         """
 
+    def shortfall(self, ids: Ints, ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> str:
+        """Why the uploads of clients ``ids`` in one cell cannot all end by ``until_s``; empty: they can, or unknown."""
+        return ""
+
     def shares(self, weight: Floats, active: Bools) -> Floats:
         """Share of the carrier of each transfer, ``[cells, slots]``; by default in proportion to the claims.
 

@@ -2,15 +2,18 @@
 
 ``scripts/build_link_tables.py`` makes the tables (``data/*.npz``; :mod:`fedwave.wireless.phy.build` says how). A table
 gives bits per slot and resource block for: direction and MCS table; line of sight or none (TDL-D, TDL-C of TR 38.901
-7.7.2); resource blocks granted; delay spread; how old the channel is that link adaptation sees; mean SINR. Between its
-points it is interpolated linearly, in the logarithms of blocks and delay spread.
+7.7.2, one antenna at either end: an array's gain belongs in the mean SINR); resource blocks granted; delay spread; how
+old the channel is that link adaptation sees; mean SINR. Between its points it is interpolated linearly, in the
+logarithms of blocks and delay spread.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,16 +24,16 @@ from fedwave.core.types import Bools, Floats, Ints
 
 SPEED_OF_LIGHT_M_S = 299_792_458.0
 GRANTS = (1, 2, 4, 8, 16, 32, 64, 128, 273)  # at which rates are worth tabulating
-RESOLUTION_BITS = 1.0 / 64.0  # of a slot and block, in the files
-RESOLUTION_GAIN = 1.0 / 256.0
+RESOLUTION_BITS, RESOLUTION_GAIN = 1.0 / 64.0, 1.0 / 256.0  # of the files: bits of a slot and block, factors
+TABLE_KHZ = 30  # subcarrier spacing that the tables' delay spreads belong to
 _FIRST_ZERO = 2.404825557695773  # of J0
-_SILENT_DB = -300.0
 _PARTS = 16  # an interval of delay spreads or ages is looked up in so many steps
+_ROWS = 1 << 14  # links looked up at once, so that what they need stays in the cache
 
 
 @dataclass(frozen=True)
 class LinkTable:
-    """One direction and MCS table.
+    """One direction and MCS table; arrays are float32.
 
     Parameters
     ----------
@@ -42,7 +45,7 @@ class LinkTable:
     extension_db : ``[2, G, D, V]`` SINR below which most bits rest on MCS that Sionna has no curve for.
     gain_db, gain_blocks, users : ``[H]``, ``[K]``, ``[U]``, the axes of ``gain``.
     gain : ``[2, K, D, V, U, H]`` goodput of the best of so many equal links over that of one.
-    info : versions and parameters of the build.
+    info : versions and parameters of the build, JSON.
     """
 
     sinr_db: Floats
@@ -71,15 +74,19 @@ def link_table(direction: str, mcs_table: int) -> LinkTable:
         raise BadInput(
             f"no goodput table for direction {direction!r}, MCS table {mcs_table!r} (allowed: down or up; 1, 2 or 3)"
         )
-    path = resources.files(__package__) / "data" / table_file(direction, mcs_table)
-    with path.open("rb") as file, np.load(file) as stored:
-        values = {name: stored[name] for name in stored.files}
+    name = table_file(direction, mcs_table)
+    try:
+        with (resources.files(__package__) / "data" / name).open("rb") as file, np.load(file) as stored:
+            values = {key: stored[key] for key in stored.files}
+    except FileNotFoundError:
+        raise BadInput(
+            f"goodput table {name} is missing from fedwave's package data (scripts/build_link_tables.py makes it)"
+        ) from None
     info = str(values.pop("info"))
-    if values["first"].dtype == np.int16:
-        for name in ("first", "harq"):
-            values[name] = np.cumsum(values[name], axis=-1, dtype=np.int32) * np.float32(RESOLUTION_BITS)
-        values["gain"] = values["gain"] * np.float32(RESOLUTION_GAIN)
-    return LinkTable(**{name: value.astype(np.float32) for name, value in values.items()}, info=info)
+    for key in ("first", "harq"):  # kept as differences
+        values[key] = np.cumsum(values[key], axis=-1, dtype=np.int32) * RESOLUTION_BITS
+    values["gain"] = values["gain"] * RESOLUTION_GAIN
+    return LinkTable(**{key: value.astype(np.float32) for key, value in values.items()}, info=info)
 
 
 def slot_bits(
@@ -93,42 +100,93 @@ def slot_bits(
     csi_correlation: ArrayLike = 1.0,
     users: ArrayLike = 1.0,
     harq: bool = True,
+    subcarrier_khz: int = TABLE_KHZ,
 ) -> Floats:
     """Payload of a slot and layer in bits, averaged over fading; non-decreasing in SINR, never NaN.
 
     The grid of a slot is the reference one: 132 resource elements a block down, 144 up.
 
-    Parameters (all broadcast)
+    Parameters (arrays broadcast)
     ----------
-    sinr_db : mean SINR; below the table goodput falls with the SINR, above it is that of the table's end.
+    sinr_db : mean SINR; below the table goodput falls with the SINR, above it is that of the table's end. NaN: none.
     prbs, users : scalar, or ``[A]`` along the last axis: blocks granted; links with the same statistics of which the
         one that is best off is served.
     profile : "los", "nlos", or true where there is line of sight.
     delay_spread_s, csi_correlation : rms delay spread; correlation with the channel that link adaptation saw.
     harq : with chase combining of up to 4 attempts; without, blocks received at the first.
+    subcarrier_khz : subcarrier spacing, a scalar: blocks of half the width see half the delay spread.
     """
     table = link_table(direction, mcs_table)
     los = np.asarray(profile == "los" if isinstance(profile, str) else profile, dtype=bool)
-    sinr = np.fmax(np.asarray(sinr_db, dtype=float), _SILENT_DB)
-    blocks = np.atleast_1d(np.asarray(prbs, dtype=float))
-    among = np.atleast_1d(np.asarray(users, dtype=float))
-    state = _State.of(table, los, delay_spread_s, csi_correlation)
-    per_block = state.at(_along(table.harq if harq else table.first, 1, table.blocks, blocks), table.sinr_db, sinr)
-    bits = per_block * blocks * 10.0 ** (np.minimum(sinr - table.sinr_db[0], 0.0) / 10.0)
-    if (among > 1.0).any():
-        blocks, among = np.broadcast_arrays(blocks, among)
-        gain = _along(table.gain, 4, table.users, among)  # [2, K, D, V, A, H]
-        gain = np.stack([_along(gain[:, :, :, :, i], 1, table.gain_blocks, blocks[i : i + 1])[:, 0] for i in range(len(among))], 1)
-        bits = bits * state.at(gain, table.gain_db, sinr)
-    shapes = (np.shape(x) for x in (sinr, los, prbs, delay_spread_s, csi_correlation, users))
-    return bits.reshape(np.broadcast_shapes(*shapes))
+    spread_s = np.asarray(delay_spread_s, dtype=float) * (subcarrier_khz / TABLE_KHZ)
+    state = _State.of(table, los, spread_s, csi_correlation)
+    sinr = np.asarray(sinr_db, dtype=float)
+    blocks, among = np.broadcast_arrays(*(np.atleast_1d(np.asarray(x, dtype=float)) for x in (prbs, users)))
+    shape = np.broadcast_shapes(sinr.shape, state.index.shape, np.shape(prbs), np.shape(users))
+    looks = [_look(table, state, harq, *grant) for grant in zip(blocks, among, strict=True)]
+    sinrs, indices = (_columns(value, shape, len(looks)) for value in (sinr, state.index))
+    bits = np.empty((len(sinrs[0]), len(looks)))
+    for start in range(0, len(bits), _ROWS):
+        rows = slice(start, start + _ROWS)
+        for column, look in enumerate(looks):
+            bits[rows, column] = look(indices[column][rows], sinrs[column][rows])
+    return bits.reshape(shape)
+
+
+def _columns(values: Any, shape: tuple[int, ...], count: int) -> list[Any]:
+    """``values`` as broadcast to ``shape``: flat if there is one grant, else those of each along the last axis."""
+    if count == 1:
+        return [np.broadcast_to(values, shape).reshape(-1)]
+    width = values.shape[-1] if values.ndim else 1
+    wide = np.broadcast_to(values, (*shape[:-1], width))
+    return [wide[..., min(column, width - 1)].reshape(-1) for column in range(count)]
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """Functions of the SINR, one of ``rows [W, S]`` for each link."""
+
+    rows: Floats
+    low_db: float
+    step_db: float
+
+    def at(self, index: Ints, sinr_db: Floats) -> Floats:
+        """Of the links with the rows ``index``; the edge's values outside the axis."""
+        count = self.rows.shape[1]
+        place = ((sinr_db - self.low_db) * (1.0 / self.step_db)).astype(np.float32)
+        np.clip(place, 0.0, count - 1.0, out=place)
+        low = np.minimum(place.astype(np.int32), count - 2)
+        place -= low
+        low += index * np.int32(count)
+        below = self.rows.take(low)
+        low += 1
+        return below + place * (self.rows.take(low) - below)
+
+
+def _look(table: LinkTable, state: _State, harq: bool, blocks: float, users: float) -> Callable[[Ints, Floats], Floats]:
+    """Bits of links by their state and mean SINR, with one grant."""
+    low_db, step_db = float(table.sinr_db[0]), float(table.sinr_db[1] - table.sinr_db[0])
+    bits = _Curves(state.rows(_along(table.harq if harq else table.first, 1, table.blocks, blocks)), low_db, step_db)
+    gain = None
+    if users > 1.0:
+        among = _along(_along(table.gain, 4, table.users, users), 1, table.gain_blocks, blocks)
+        gain = _Curves(state.rows(among), float(table.gain_db[0]), float(table.gain_db[1] - table.gain_db[0]))
+
+    def look(index: Ints, sinr_db: Floats) -> Floats:
+        sinr_db = np.fmax(sinr_db, -np.inf)  # NaN is no signal
+        found = bits.at(index, sinr_db) * blocks
+        below = np.flatnonzero(sinr_db < low_db)
+        found[below] *= 10.0 ** ((sinr_db[below] - low_db) / 10.0)
+        return found if gain is None else found * gain.at(index, sinr_db)
+
+    return look
 
 
 @dataclass(frozen=True)
 class _State:
-    """What of each link does not depend on grant and SINR: few distinct ``rows [W, 5]``, and each link's ``index``.
+    """What of each link does not depend on grant and SINR: ``index`` says which of few distinct states it is in.
 
-    Rows hold line of sight, then index and part of the way to the next, of delay spread and of innovation.
+    States ``[W]`` hold line of sight, then index and part of the way to the next, of delay spread and of innovation.
     """
 
     los: Ints
@@ -137,34 +195,29 @@ class _State:
     index: Ints
 
     @classmethod
-    def of(cls, table: LinkTable, los: Bools, delay_spread_s: ArrayLike, csi_correlation: ArrayLike) -> _State:
+    def of(cls, table: LinkTable, los: Bools, delay_spread_s: Floats, csi_correlation: ArrayLike) -> _State:
         """Raises nothing; values outside the table are those of its edge."""
-        rho = np.clip(np.abs(np.asarray(csi_correlation, dtype=float)), 0.0, 1.0)
-        spread = _steps(np.log(table.delay_spread_s), np.log(np.maximum(np.asarray(delay_spread_s, dtype=float), 1e-12)))
+        rho = np.fmin(np.abs(np.asarray(csi_correlation, dtype=float)), 1.0)
+        spread = _steps(np.log(table.delay_spread_s), np.log(np.fmax(delay_spread_s, 1e-12)))
         age = _steps(table.innovation, np.sqrt(1.0 - rho**2))
         spreads, ages = (_PARTS * (len(x) - 1) + 1 for x in (table.delay_spread_s, table.innovation))
         code = (los * spreads + spread) * ages + age
         used = np.flatnonzero(np.bincount(code.ravel(), minlength=2 * spreads * ages))
-        index = np.zeros(2 * spreads * ages, dtype=np.int64)
+        index = np.zeros(2 * spreads * ages, dtype=np.int32)
         index[used] = np.arange(len(used))
         rest, age = np.divmod(used, ages)
         los_used, spread = np.divmod(rest, spreads)
         return cls(los_used, _split(spread, spreads), _split(age, ages), index[code])
 
-    def at(self, values: Floats, axis_db: Floats, sinr_db: Floats) -> Floats:
-        """``values [2, A, D, V, S]`` at each link's state and SINR, ``[..., A]``."""
-        d, part = self.spread
-        rows = values[self.los, :, d] * (1.0 - part[:, None, None, None]) + values[self.los, :, d + 1] * part[:, None, None, None]
-        v, part = self.innovation
-        each = np.arange(len(v))
-        curves = rows[each, :, v] * (1.0 - part[:, None, None]) + rows[each, :, v + 1] * part[:, None, None]
-        width, count = curves.shape[1:]
-        place = np.clip((sinr_db - axis_db[0]) / (axis_db[1] - axis_db[0]), 0.0, count - 1.0)
-        low = np.minimum(place.astype(np.int64), count - 2)
-        start = (self.index * width + np.arange(width)) * count + low
-        flat = curves.ravel()
-        below = flat.take(start)
-        return below + (place - low) * (flat.take(start + 1) - below)
+    def rows(self, values: Floats) -> Floats:
+        """``values [2, D, V, S]`` in each state, ``[W, S]``."""
+        (d, far), (v, old) = self.spread, self.innovation
+        out = np.zeros((len(self.los), values.shape[-1]), dtype=np.float32)
+        for i, along_spread in enumerate((1.0 - far, far)):
+            for j, along_age in enumerate((1.0 - old, old)):
+                weight = (along_spread * along_age).astype(np.float32)
+                out += weight[:, None] * values[self.los, d + i, v + j]
+        return out
 
 
 def _steps(axis: Floats, value: Floats) -> Ints:
@@ -178,22 +231,28 @@ def _split(step: Ints, steps: int) -> tuple[Ints, Floats]:
     return low, step / _PARTS - low
 
 
-def _along(values: Floats, axis: int, known: Floats, wanted: Floats) -> Floats:
-    """Linear in the logarithm along an axis; the edge's values outside it."""
-    place = np.interp(np.log(np.maximum(wanted, 1e-9)), np.log(known), np.arange(len(known)))
-    low = np.minimum(place.astype(np.int64), len(known) - 2)
-    part = (place - low).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
-    return values.take(low, axis) * (1.0 - part) + values.take(low + 1, axis) * part
+def _along(values: Floats, axis: int, known: Floats, wanted: float) -> Floats:
+    """``values`` without an axis, read linearly in its logarithm; the edge's outside it."""
+    place = float(np.interp(np.log(max(wanted, 1e-9)), np.log(known), np.arange(len(known))))
+    low = min(int(place), len(known) - 2)
+    return values.take(low, axis) * np.float32(1.0 - place + low) + values.take(low + 1, axis) * np.float32(place - low)
 
 
-def extension_share(
-    sinr_db: ArrayLike, prbs: int, *, direction: str, mcs_table: int, profile: str, delay_spread_s: float
-) -> Bools:
-    """Where most of the goodput rests on MCS below Sionna's lowest, whose error rates are shifted copies (ours)."""
+def extension_below_db(
+    prbs: float, *, direction: str, mcs_table: int, profile: str, delay_spread_s: float, subcarrier_khz: int = TABLE_KHZ
+) -> float:
+    """Mean SINR below which most of the bits rest on MCS that Sionna has no error rates for.
+
+    Theirs are copies of the lowest curve that it has, shifted at equal gap to capacity: ours. Of the table's nearest
+    entry, with a channel that does not change.
+    """
     table = link_table(direction, mcs_table)
-    block = int(np.argmin(np.abs(np.log(table.blocks / prbs))))
-    spread = int(np.argmin(np.abs(np.log(table.delay_spread_s / max(delay_spread_s, 1e-12)))))
-    return np.asarray(sinr_db) < table.extension_db[int(profile == "los"), block, spread, 0]
+    spread_s = max(delay_spread_s * subcarrier_khz / TABLE_KHZ, 1e-12)
+    block, spread = (
+        int(np.argmin(np.abs(np.log(axis / value))))
+        for axis, value in ((table.blocks, max(prbs, 1.0)), (table.delay_spread_s, spread_s))
+    )
+    return float(table.extension_db[int(profile == "los"), block, spread, 0])
 
 
 def doppler_hz(speed_m_s: ArrayLike, carrier_hz: float) -> Floats:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedwave.core.registry import register
-from fedwave.core.types import Floats
-from fedwave.wireless.min_max import claims_in_time
+from fedwave.core.types import Floats, Ints
+from fedwave.wireless.min_max import claims_in_time, shortfall
 from fedwave.wireless.rates import Rates
 from fedwave.wireless.scheduler import Scheduler
 
@@ -25,7 +25,7 @@ class EqualFinish(Scheduler):
     steps of the coding tables break that, which costs a few percent against alternating ones at worst. Where that
     ``T`` lies past the deadline, as many transfers as can be in time are kept, those that need the fewest blocks first,
     and the others wait for what is left: otherwise all would be late together.
-    :func:`~fedwave.wireless.min_max.shortfall` says why not all can be in time.
+    ``shortfall`` says why not all can be in time.
     """
 
     cite: ClassVar[str] = (
@@ -36,3 +36,7 @@ class EqualFinish(Scheduler):
     def weights(self, ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> Floats:
         """Blocks per transfer in the min-max solution of those that can be in time."""
         return claims_in_time(ready_s, bits, rates, until_s)
+
+    def shortfall(self, ids: Ints, ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> str:
+        """See :meth:`Scheduler.shortfall`: no constant grants are enough."""
+        return shortfall(ids, ready_s, bits, rates, until_s)
