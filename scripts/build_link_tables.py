@@ -1,6 +1,6 @@
-"""Build the goodput tables of ``fedwave.wireless.phy`` from Sionna (the extra ``sionna``); deterministic, some CPU-hours.
+"""Build the goodput tables of ``fedwave.wireless.phy`` from Sionna (the extra ``sionna``): the same numbers every time.
 
-    python scripts/build_link_tables.py [--draws 4096] [--workers 2] [--out FOLDER]
+``python scripts/build_link_tables.py [--draws 4096] [--workers 2] [--out FOLDER]``: half an hour of one core.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DATA = Path(__file__).parents[1] / "src" / "fedwave" / "wireless" / "phy" / "dat
 
 def main() -> int:
     """Build and write; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Build the goodput tables from Sionna.")
     parser.add_argument("--draws", type=int, default=4096, help="draws of fading per state, a power of two from 256 on")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, default=DATA, help="folder for the files")

@@ -86,7 +86,8 @@ def versions() -> str:
     names = ("fedwave", "sionna-no-rt", "torch", "numpy")
     built = json.loads(goodput.link_table("up", 1).info)
     own = ", ".join(f"{name} {version(name).split('+')[0]}" for name in names)
-    tables = ", ".join(f"{key} {value}" for key, value in built.items() if not isinstance(value, (dict, list)))
+    told = {key: value for key, value in built.items() if key not in ("direction", "mcs_table", "profiles")}
+    tables = ", ".join(f"{key} {value}" for key, value in told.items())
     return f"Made with {own}, Python {platform.python_version()}. Goodput tables: {tables}.\n\n"
 
 

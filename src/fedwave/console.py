@@ -265,7 +265,8 @@ def _base_row(plan: Plan) -> dict[str, str]:
     if base is None:
         return {}
     missed = f", {base['unreached_share']:.0%} not reached" if base["unreached_share"] else ""
-    text = f"{data(base['bits'])} to every device once: {duration(base['seconds'])}, {si(base['joules_mean'], 'J')} each"
+    seconds, joules = duration(base["seconds"]), si(base["joules_mean"], "J")
+    text = f"{data(base['bits'])} to every device once: {seconds}, {joules} each"
     return {"base model": text + missed}
 
 

@@ -9,8 +9,9 @@ from fedwave.core.errors import unknown
 
 _KINDS = {
     "adapters": "adapter", "downlinks": "downlink", "energy": "energy", "engines": "engine", "methods": "method",
-    "mobility": "mobility", "networks": "network", "optimizers": "optimizer", "partitions": "partition", "samplers": "sampler", "schedulers": "scheduler", "sinks": "sink",
-    "tasks": "task", "transforms": "transform", "uplinks": "uplink",
+    "mobility": "mobility", "networks": "network", "optimizers": "optimizer", "partitions": "partition",
+    "samplers": "sampler", "schedulers": "scheduler", "sinks": "sink", "tasks": "task", "transforms": "transform",
+    "uplinks": "uplink",
 }  # fmt: skip
 
 

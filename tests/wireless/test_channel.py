@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fedwave.core.errors import BadInput
 from fedwave.wireless import channel
+from fedwave.wireless.geometry import spreads
 
 # ns-3, three-gpp-propagation-loss-model test suite: 5 GHz, h_UT 1.5 m, ground distance, dB.
 NS3 = [
@@ -78,14 +79,14 @@ def test_penetration_by_hand():
     high = 5 - 10 * np.log10(0.7 * 10**-2.405 + 0.3 * 10**-1.9)
     assert channel.o2i_penetration_db("low", 3.5) == pytest.approx(low)
     assert channel.o2i_penetration_db("high", 3.5) == pytest.approx(high)
-    assert (channel.o2i_sigma_db("low"), channel.o2i_sigma_db("high")) == (4.4, 6.5)
+    assert (spreads.o2i_sigma_db("low"), spreads.o2i_sigma_db("high")) == (4.4, 6.5)
 
 
 def test_shadow_fading():
     table = {"UMa": (4, 6), "UMi": (4, 7.82), "RMa": (4, 8), "InH": (3, 8.03)}
     for scenario, sigma in table.items():
-        np.testing.assert_array_equal(channel.shadow_sigma_db(scenario, [True, False]), sigma)
-    far = channel.shadow_sigma_db("RMa", [True, True, False], distance_2d_m=[10, 9_999, 9_999], breakpoint_m=100.0)
+        np.testing.assert_array_equal(spreads.shadow_sigma_db(scenario, [True, False]), sigma)
+    far = spreads.shadow_sigma_db("RMa", [True, True, False], distance_2d_m=[10, 9_999, 9_999], breakpoint_m=100.0)
     np.testing.assert_array_equal(far, [4, 6, 8])
 
 
@@ -136,21 +137,21 @@ def test_statistics_tables():
     # TR 38.901 Table 7.5-6 (shadow fading) and Table 7.6.3.1-2 (line-of-sight state)
     expected = {"UMa": (37, 50, 7), "UMi": (10, 13, 7), "RMa": (37, 120, 120), "InH": (10, 6, 6)}
     for scenario, distances in expected.items():
-        assert tuple(channel.shadow_correlation_m(scenario, state) for state in channel.LINK_STATES) == distances
-    assert [channel.los_correlation_m(scenario) for scenario in channel.SCENARIOS] == [50, 50, 60, 10]
-    assert [channel.indoor_shadow_sigma_db(scenario) for scenario in channel.SCENARIOS] == [7, 7, 8, 0]
+        assert tuple(spreads.shadow_correlation_m(scenario, state) for state in spreads.LINK_STATES) == distances
+    assert [spreads.los_correlation_m(scenario) for scenario in channel.SCENARIOS] == [50, 50, 60, 10]
+    assert [spreads.indoor_shadow_sigma_db(scenario) for scenario in channel.SCENARIOS] == [7, 7, 8, 0]
     with pytest.raises(BadInput, match="unknown link state 'los'"):
-        channel.shadow_correlation_m("UMa", "los")
+        spreads.shadow_correlation_m("UMa", "los")
 
 
 def test_delay_spread():
     # UMa at 3.5 GHz counts as 6 GHz: 10^(-6.955 - 0.0963 lg 6) = 93.3 ns, 10^(-6.28 - 0.204 lg 6) = 364 ns
-    np.testing.assert_allclose(channel.delay_spread_s("UMa", [True, False], 3.5), [93.33e-9, 364.1e-9], rtol=1e-3)
+    np.testing.assert_allclose(spreads.delay_spread_s("UMa", [True, False], 3.5), [93.33e-9, 364.1e-9], rtol=1e-3)
     # UMi at 28 GHz: 10^(-7.14 - 0.24 lg 29) = 32.3 ns; behind walls 10^-6.62 = 240 ns whatever the way outside
-    assert channel.delay_spread_s("UMi", True, 28.0) == pytest.approx(32.28e-9, rel=1e-3)
-    np.testing.assert_allclose(channel.delay_spread_s("UMi", [True, False], 28.0, indoor=True), 239.9e-9, rtol=1e-3)
-    assert channel.delay_spread_s("RMa", False, 0.7) == pytest.approx(10**-7.43)
-    assert channel.delay_spread_s("InH", True, 1.0) == pytest.approx(10 ** (-7.692 - 0.01 * np.log10(7.0)))
+    assert spreads.delay_spread_s("UMi", True, 28.0) == pytest.approx(32.28e-9, rel=1e-3)
+    np.testing.assert_allclose(spreads.delay_spread_s("UMi", [True, False], 28.0, indoor=True), 239.9e-9, rtol=1e-3)
+    assert spreads.delay_spread_s("RMa", False, 0.7) == pytest.approx(10**-7.43)
+    assert spreads.delay_spread_s("InH", True, 1.0) == pytest.approx(10 ** (-7.692 - 0.01 * np.log10(7.0)))
 
 
 def test_ranges():
@@ -175,11 +176,11 @@ def test_unknown_names_are_bad_input():
     for call in (
         lambda: channel.path_loss_db("Uma", True, 100, 3.5, 25, 1.5),
         lambda: channel.los_probability("urban", 100),
-        lambda: channel.shadow_sigma_db("urban", True),
+        lambda: spreads.shadow_sigma_db("urban", True),
         lambda: channel.breakpoint_m("urban", 3.5, 25, 1.5),
     ):
         with pytest.raises(BadInput, match=r"unknown scenario .* UMa"):
             call()
-    for call in (lambda: channel.o2i_penetration_db("medium", 3.5), lambda: channel.o2i_sigma_db("medium")):
+    for call in (lambda: channel.o2i_penetration_db("medium", 3.5), lambda: spreads.o2i_sigma_db("medium")):
         with pytest.raises(BadInput, match=r"unknown penetration model 'medium' \(known: high, low\)"):
             call()

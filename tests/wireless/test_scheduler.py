@@ -407,6 +407,7 @@ def test_equal_finish_says_when_it_is_infeasible():
     assert scheduler.equal_finish_shares([1e6], [3.0], 1e6, deadline_s=0.6)[1] == pytest.approx(0.5)
     rates = Rates.usable(linear(10, 10))
     ready, bits = np.zeros(2), np.array([100.0, 50.0])
+
     def why(until_s, bits=bits):
         return min_max.shortfall(np.array([4, 7]), ready, bits, rates, until_s)
 

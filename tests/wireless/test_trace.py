@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedwave.core.config import build, dump
 from fedwave.core.errors import BadInput
-from fedwave.wireless.channel import delay_spread_s
+from fedwave.wireless.geometry.spreads import delay_spread_s
 from fedwave.wireless.networks.trace import Trace
 from fedwave.wireless.networks.traces import RateTrace, Reading, _read, files_of, rate_of_sinr, read_link, read_trace
 from fedwave.wireless.phy import goodput

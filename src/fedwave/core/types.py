@@ -253,11 +253,10 @@ class Delivery:
     ``access_s [C]`` seconds of its parts that a client spent connecting. What a network with a radio adds: ``cell [C]``
     the serving cell, ``position_m [C, 2]`` where the clients were when the round began, ``up_bps [C]`` the uplink rate
     with the whole carrier, ``block_s [C]`` uplink resource blocks x seconds used, ``carrier_block_s`` what there was of
-    them in the cells that were used, ``down_air_bits`` bits on the air where one transmission serves many (``None``: all
-    of ``down_sent_bits``), ``gnb_j`` energy of the base stations, ``handovers`` made,
-    ``remembered`` what its scheduler remembers of the cohort (``[C]`` each), ``shortfall`` why it could
-    not keep the deadline, ``qos`` what background traffic gets, a
-    table per flow.
+    them in the cells that were used, ``down_air_bits`` bits on the air where one transmission serves many (``None``:
+    all of ``down_sent_bits``), ``gnb_j`` energy of the base stations, ``handovers`` made, ``remembered`` what its
+    scheduler remembers of the cohort (``[C]`` each), ``shortfall`` why it could not keep the deadline, ``qos`` what
+    background traffic gets, a table per flow.
     """
 
     coefficient: Floats
@@ -438,7 +437,7 @@ class RoundRecord:
     train_loss : mean local training loss of those heard, by aggregation weight.
     wall_s : real time on this machine.
     energy_gnb_j : what the base stations spent on the round's downlink, not part of ``energy_j``.
-    prb_use : share of the uplink's resource blocks, in the cells with clients, that the round used; absent without cells.
+    prb_use : share of the uplink's resource blocks, in the cells with clients, that the round used; else absent.
     handovers : changes of the serving cell during the round.
     shortfall : why the scheduler could not keep the deadline, where it can tell.
     qos : what the background traffic gets without and with the round's transfers, a table per flow; absent without.

@@ -70,7 +70,7 @@ class Setting:
         )
 
     def base_delivery(self) -> dict[str, float] | None:
-        """What the one-time delivery of the base model takes; ``None`` without a base, or where the network is silent."""
+        """What the one-time delivery of the base model takes; ``None`` without one, or where the network is silent."""
         if self.spec.base_bytes <= 0:
             return None
         world, bits = self.world(), 8.0 * self.spec.base_bytes

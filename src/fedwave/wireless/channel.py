@@ -1,8 +1,8 @@
-"""Large-scale propagation of 3GPP TR 38.901 (V17): path loss, line of sight, shadow fading, penetration, delay spread.
+"""Large-scale propagation of 3GPP TR 38.901 (V17): path loss, line of sight, penetration.
 
-Everything is deterministic, vectorised and keeps float32; the draws (line of sight, shadowing, users) are made in
-``geometry``. V19 differs in the reflective glass of the "high" penetration model and in the delay spreads of UMa and
-UMi, not in path loss, line of sight or shadow fading.
+Everything is deterministic, vectorised and keeps float32; what varies around it is in
+:mod:`fedwave.wireless.geometry.spreads`, and the draws are made in ``geometry``. V19 differs in the reflective glass of
+the "high" penetration model and in the delay spreads of UMa and UMi, not in path loss, line of sight or shadow fading.
 """
 
 from __future__ import annotations
@@ -17,37 +17,12 @@ from fedwave.core.errors import BadInput, unknown
 from fedwave.core.types import Floats
 
 SCENARIOS = ("UMa", "UMi", "RMa", "InH")
-LINK_STATES = ("LoS", "NLoS", "O2I")
+O2I_MODELS = ("low", "high")
 
 _LIGHT_M_S = 3.0e8  # TR 38.901 uses this rounded value in its breakpoint distances
 _BUILDING_HEIGHT_M = 5.0  # RMa average building height h (TR 38.901 Table 7.4.1-1 default)
 _STREET_WIDTH_M = 20.0  # RMa average street width W (same)
 _LOWEST_ROOF_M = 12.0  # smallest effective environment height other than 1 m (TR 38.901 Table 7.4.1-1, note 1)
-
-# Standard deviation of shadow fading in dB: (LoS, NLoS), TR 38.901 Table 7.4.1-1. RMa LoS is 6 dB past the breakpoint.
-_SIGMA_DB = {"UMa": (4.0, 6.0), "UMi": (4.0, 7.82), "RMa": (4.0, 8.0), "InH": (3.0, 8.03)}
-_SIGMA_RMA_FAR_DB = 6.0
-_SIGMA_INDOOR_DB = {"UMa": 7.0, "UMi": 7.0, "RMa": 8.0}  # O2I, TR 38.901 Table 7.5-6; InH has no users behind walls
-_O2I_SIGMA_DB = {"low": 4.4, "high": 6.5}  # TR 38.901 Table 7.4.3-2
-CAR_PENETRATION_DB = (9.0, 5.0)  # mean and standard deviation, TR 38.901 7.4.3.2; metallised windows: 20 dB
-
-# Correlation distance of shadow fading in metres, by link state: TR 38.901 Table 7.5-6.
-_SHADOW_CORRELATION_M = {
-    "UMa": {"LoS": 37.0, "NLoS": 50.0, "O2I": 7.0},
-    "UMi": {"LoS": 10.0, "NLoS": 13.0, "O2I": 7.0},
-    "RMa": {"LoS": 37.0, "NLoS": 120.0, "O2I": 120.0},
-    "InH": {"LoS": 10.0, "NLoS": 6.0, "O2I": 6.0},
-}
-_LOS_CORRELATION_M = {"UMa": 50.0, "UMi": 50.0, "RMa": 60.0, "InH": 10.0}  # TR 38.901 Table 7.6.3.1-2
-
-# Mean of lg(delay spread / s) as a + b lg(c + f / GHz), by link state: TR 38.901 Table 7.5-6 (V17).
-_DELAY_SPREAD = {
-    "UMa": {"LoS": (-6.955, -0.0963, 0.0), "NLoS": (-6.28, -0.204, 0.0), "O2I": (-6.62, 0.0, 0.0)},
-    "UMi": {"LoS": (-7.14, -0.24, 1.0), "NLoS": (-6.83, -0.24, 1.0), "O2I": (-6.62, 0.0, 0.0)},
-    "RMa": {"LoS": (-7.49, 0.0, 0.0), "NLoS": (-7.43, 0.0, 0.0), "O2I": (-7.47, 0.0, 0.0)},
-    "InH": {"LoS": (-7.692, -0.01, 1.0), "NLoS": (-7.173, -0.28, 1.0), "O2I": (-7.173, -0.28, 1.0)},
-}
-_DELAY_CARRIER_GHZ = {"UMa": 6.0, "UMi": 2.0, "RMa": 0.5, "InH": 6.0}  # below, this frequency counts (same, notes 6, 7)
 
 # What the formulas are meant for: TR 38.901 Table 7.4.1-1 (carriers: note 2). The distance is on the ground; in InH
 # it is the direct one, and beyond 5 km RMa has line of sight only.
@@ -59,7 +34,8 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
 }
 
 
-def _check(scenario: str) -> None:
+def check_scenario(scenario: str) -> None:
+    """Raise :class:`BadInput` unless ``scenario`` is one of ``SCENARIOS``."""
     if scenario not in SCENARIOS:
         raise unknown("scenario", scenario, SCENARIOS)
 
@@ -72,7 +48,7 @@ def _floats(x: ArrayLike) -> Floats:
 
 def valid_range(scenario: str, quantity: str) -> tuple[float, float]:
     """Limits of ``distance_m``, ``carrier_ghz``, ``h_bs_m`` or ``h_ut_m``, Table 7.4.1-1; infinite if open."""
-    _check(scenario)
+    check_scenario(scenario)
     return _RANGES[scenario].get(quantity, (-np.inf, np.inf))
 
 
@@ -119,7 +95,7 @@ def breakpoint_m(
 
     UMa, UMi: ``4 (h_BS - h_E)(h_UT - h_E) f / c``. RMa: ``2 pi h_BS h_UT f / c``.
     """
-    _check(scenario)
+    check_scenario(scenario)
     carrier_hz, h_bs, h_ut, h_e = (np.asarray(x, dtype=float) for x in (carrier_ghz, h_bs_m, h_ut_m, h_e_m))
     carrier_hz = carrier_hz * 1e9
     if scenario == "InH":
@@ -253,7 +229,7 @@ def los_probability(
     ------
     BadInput : unknown scenario or office.
     """
-    _check(scenario)
+    check_scenario(scenario)
     d = _floats(distance_2d_m)
     if scenario == "RMa":
         return np.exp(np.maximum(d - 10.0, 0.0) / -1000.0)
@@ -293,63 +269,4 @@ def o2i_penetration_db(model: str, carrier_ghz: ArrayLike) -> Floats:
         return 5.0 - 10.0 * np.log10(0.3 * 10.0 ** (-(2.0 + 0.2 * fc) / 10.0) + 0.7 * concrete)
     if model == "high":
         return 5.0 - 10.0 * np.log10(0.7 * 10.0 ** (-(23.0 + 0.3 * fc) / 10.0) + 0.3 * concrete)
-    raise unknown("penetration model", model, _O2I_SIGMA_DB)
-
-
-def o2i_sigma_db(model: str) -> float:
-    """Standard deviation of the penetration loss in dB, TR 38.901 Table 7.4.3-2."""
-    if model not in _O2I_SIGMA_DB:
-        raise unknown("penetration model", model, _O2I_SIGMA_DB)
-    return _O2I_SIGMA_DB[model]
-
-
-def shadow_sigma_db(
-    scenario: str, los: ArrayLike, *, distance_2d_m: ArrayLike = 0.0, breakpoint_m: ArrayLike = np.inf
-) -> Floats:
-    """Standard deviation of shadow fading in dB, TR 38.901 Table 7.4.1-1.
-
-    RMa line of sight is 4 dB up to the breakpoint and 6 dB beyond; the other scenarios do not use the distances.
-    """
-    _check(scenario)
-    sight, blocked = _SIGMA_DB[scenario]
-    far = (scenario == "RMa") & (np.asarray(distance_2d_m) > np.asarray(breakpoint_m))
-    return np.where(np.asarray(los, dtype=bool), np.where(far, _SIGMA_RMA_FAR_DB, sight), blocked)
-
-
-def indoor_shadow_sigma_db(scenario: str) -> float:
-    """Standard deviation of shadow fading of users behind walls (O2I) in dB, TR 38.901 Table 7.5-6; 0 for InH."""
-    _check(scenario)
-    return _SIGMA_INDOOR_DB.get(scenario, 0.0)
-
-
-def shadow_correlation_m(scenario: str, state: str) -> float:
-    """Distance at which shadow fading has correlation 1/e, by link state ("LoS", "NLoS", "O2I"): Table 7.5-6."""
-    _check(scenario)
-    if state not in LINK_STATES:
-        raise unknown("link state", state, LINK_STATES)
-    return _SHADOW_CORRELATION_M[scenario][state]
-
-
-def los_correlation_m(scenario: str) -> float:
-    """Correlation distance of the line-of-sight state in metres, TR 38.901 Table 7.6.3.1-2."""
-    _check(scenario)
-    return _LOS_CORRELATION_M[scenario]
-
-
-def delay_spread_s(scenario: str, los: ArrayLike, carrier_ghz: float, *, indoor: ArrayLike = False) -> Floats:
-    """Median RMS delay spread in seconds, ``10 ** mu_lgDS`` of TR 38.901 Table 7.5-6 (V17).
-
-    Parameters
-    ----------
-    los, indoor : boolean, any shape; a user behind walls has the O2I value whatever the way outside.
-    carrier_ghz : below 6 GHz (UMa, InH) or 2 GHz (UMi) that frequency counts, as the table's notes have it.
-
-    Raises
-    ------
-    BadInput : unknown scenario.
-    """
-    _check(scenario)
-    fc = np.maximum(carrier_ghz, _DELAY_CARRIER_GHZ[scenario])
-    sight, blocked, inside = (10.0 ** (a + b * np.log10(c + fc)) for a, b, c in _DELAY_SPREAD[scenario].values())
-    outside = np.where(np.asarray(los, dtype=bool), sight, blocked)
-    return np.where(np.asarray(indoor, dtype=bool), inside, outside)
+    raise unknown("penetration model", model, O2I_MODELS)

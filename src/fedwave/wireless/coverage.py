@@ -10,8 +10,8 @@ import numpy as np
 
 from fedwave.core.keys import Key
 from fedwave.core.types import Bools, Floats, Ints
-from fedwave.wireless import channel, power
-from fedwave.wireless.geometry import interference
+from fedwave.wireless import power
+from fedwave.wireless.geometry import interference, spreads
 from fedwave.wireless.geometry.interference import (
     downlink_interference,
     over_thermal_db,
@@ -78,7 +78,7 @@ class Coverage:
             coupling_db=coupling,
             cell=serving,
             los=seen.los,
-            delay_spread_s=channel.delay_spread_s(
+            delay_spread_s=spreads.delay_spread_s(
                 self.cell.scenario, seen.los, self.cell.carrier_ghz, indoor=seen.indoor
             ),
             speed_m_s=speed_m_s,

@@ -1,8 +1,6 @@
-"""One NR link: transport blocks, modulation and coding, peak rate, goodput. Exact where 3GPP is exact."""
+"""One NR link: grid, modulation and coding, transport blocks, peak rate. Exact where 3GPP is exact."""
 
 from __future__ import annotations
-
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -158,72 +156,6 @@ def peak_rate_bps(
     symbols_per_second = 14 * slots_per_second(subcarrier_khz)
     bits_per_symbol = np.asarray(layers) * np.asarray(qm) * scaling * code_rate * 12.0 * np.asarray(prbs)
     return bits_per_symbol * symbols_per_second * (1.0 - _OVERHEAD[direction, frequency_range])
-
-
-@lru_cache(maxsize=32)
-def _thresholds(gap_db: float, table: int) -> Floats:
-    """Linear SINR from which each MCS, or a higher one, is used, ``[I]``; non-decreasing."""
-    qm, rate = mcs_table(table)
-    efficiency = qm * rate / 1024.0
-    # In table 1 index 17 carries a little less than 16: the highest usable index counts, so take the minimum above.
-    reachable = np.minimum.accumulate(efficiency[::-1])[::-1]
-    return 10.0 ** (gap_db / 10.0) * (2.0**reachable - 1.0)
-
-
-def select_mcs(sinr: ArrayLike, gap_db: float = 3.0, table: int = 2) -> NDArray[np.int64]:
-    """Highest MCS index whose spectral efficiency is at most ``log2(1 + SINR / gap)``; -1 below MCS 0 (outage).
-
-    Parameters
-    ----------
-    sinr : linear, any shape.
-    gap_db : implementation gap to capacity. 3 dB by default, an assumption that stands for finite block length, channel
-        estimation and fading until fading-averaged tables take its place.
-    table : 1 (64QAM), 2 (256QAM) or 3 (64QAM, low spectral efficiency).
-    """
-    return np.searchsorted(_thresholds(float(gap_db), table), np.asarray(sinr, dtype=float), side="right") - 1
-
-
-@lru_cache(maxsize=32)
-def _bits_per_slot(prbs: int, layers: int, table: int, symbols: int, dmrs_re_per_prb: int) -> Floats:
-    """Transport block bits ``[1 + I, M]`` by (outage, MCS 0, 1, ...) and resource blocks 1 to M; read-only."""
-    qm, rate = mcs_table(table)
-    bits = np.zeros((len(qm) + 1, prbs))
-    count = np.arange(1, prbs + 1)
-    bits[1:] = transport_block_bits(count, symbols, dmrs_re_per_prb, 0, qm[:, None], rate[:, None], layers)
-    bits.flags.writeable = False
-    return bits
-
-
-def goodput_bps(
-    sinr: ArrayLike,
-    *,
-    prbs: int,
-    subcarrier_khz: int,
-    share: float = 1.0,
-    layers: int = 1,
-    table: int = 2,
-    symbols: int = 12,
-    dmrs_re_per_prb: int = 12,
-    gap_db: float = 3.0,
-    bler: float = 0.1,
-    protocol_overhead: float = 0.0,
-) -> Floats:
-    """Payload bits per second ``[C, M]`` when granted 1 to M resource blocks in every slot of the direction.
-
-    ``TBS(MCS(SINR), m) x slots/s x share x (1 - BLER) x (1 - overhead)``: the first transmission's block error target
-    is paid as capacity (a repeated block is a block lost to new data), and what HARQ leaves is left to RLC.
-
-    Parameters
-    ----------
-    sinr : linear, per layer, ``[C, M]`` (column m - 1: with m blocks) or ``[C, 1]`` where the grant does not matter.
-    prbs : M.
-    share : the direction's share of the slots (TDD).
-    symbols, dmrs_re_per_prb : data symbols of a slot, and reference-signal elements per block in them.
-    """
-    mcs = select_mcs(sinr, gap_db, table)
-    bits = _bits_per_slot(prbs, layers, table, symbols, dmrs_re_per_prb)
-    factor = slots_per_second(subcarrier_khz) * share * (1.0 - bler) * (1.0 - protocol_overhead)
-    return bits[mcs + 1, np.arange(prbs)] * factor
 
 
 def rayleigh_capacity(snr: ArrayLike) -> Floats:

@@ -166,6 +166,7 @@ class Radio:
             delay_spread_s=self.delay_spread_s[:, None],
             csi_correlation=self._csi_correlation[:, None],
             users=users,
+            subcarrier_khz=self.carrier.subcarrier_khz,
         )
 
     def _gain(self, sinr_db: Floats, blocks: Floats, direction: str) -> Floats:

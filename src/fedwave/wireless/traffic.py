@@ -240,7 +240,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class _Queue:
-    """One carrier as a server: ``[F]`` levels, loads, shares of blocked users, first and second moments of the packets' transmission times."""
+    """One carrier as a server, ``[F]``: levels, loads, blocked users, two moments of the transmission times."""
 
     level: Floats
     load: Floats

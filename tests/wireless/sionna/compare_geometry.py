@@ -23,6 +23,7 @@ from sionna.sys.metrics import geometry_sinr_db
 
 from fedwave.core.keys import Key
 from fedwave.wireless import channel
+from fedwave.wireless.geometry import spreads
 from fedwave.wireless.geometry.drop import drop
 from fedwave.wireless.geometry.largescale import couple, line_of_sight
 from fedwave.wireless.geometry.scene import Scene
@@ -200,7 +201,7 @@ def own_draws(name: str, batch: int = 20, count: int = 150) -> Coupling:
 
 def shadow_autocorrelation(name: str = "UMa", state: str = "NLoS", seeds: int = 12) -> dict[float, tuple[float, float]]:
     """Correlation of shadow fading at multiples of the correlation distance: ours, Sionna's (of its own draws)."""
-    multiples, correlation_m = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 3.0]), channel.shadow_correlation_m(name, state)
+    multiples, correlation_m = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 3.0]), spreads.shadow_correlation_m(name, state)
     scenario, draws = scenario_of(name, CARRIER_GHZ), 4_000
     line = np.stack([100.0 + multiples * correlation_m, np.zeros_like(multiples)], axis=-1)
     position = np.tile(line, (draws, 1, 1))

@@ -106,7 +106,7 @@ def make_case(
 
 
 def simulate(case: Case, scheduler: str, *, beta: float = 0.995) -> SlotLoop:
-    """The slot loop on a case; proportional fair remembers some 200 slots."""
+    """The slot loop on a case; proportional fair remembers ``1 / (1 - beta)`` slots."""
     return run_slots(
         case.sinr_db,
         case.bits,
@@ -153,10 +153,12 @@ def agreement(predicted_s: Floats, measured_s: Floats, ready_s: Floats) -> Agree
     )
 
 
-def compare(scheduler: str, direction: Literal["up", "down"], users: int, **options) -> tuple[Agreement, Agreement]:
+def compare(
+    scheduler: str, direction: Literal["up", "down"], users: int, *, beta: float = 0.995, **options
+) -> tuple[Agreement, Agreement]:
     """Of each transfer; and of each user, its error averaged over seeds. ``options`` go to :func:`make_case`."""
     case = make_case(users, direction, **options)
-    measured, predicted = simulate(case, scheduler).finish_s, predict(case, scheduler)
+    measured, predicted = simulate(case, scheduler, beta=beta).finish_s, predict(case, scheduler)
     took, told = measured - case.ready_s, predicted - case.ready_s
     mean_error = ((told - took) / took).mean(axis=0, keepdims=True)
     return agreement(predicted, measured, case.ready_s), agreement(mean_error, np.zeros_like(mean_error), -np.ones(1))

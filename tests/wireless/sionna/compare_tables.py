@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from sionna.sys import EESM, InnerLoopLinkAdaptation, OuterLoopLinkAdaptation, P
 from fedwave.core.types import Floats
 from fedwave.wireless import link
 from fedwave.wireless.phy import goodput
-from fedwave.wireless.phy.build import codes
+from fedwave.wireless.phy.build import adapt, codes, draws
 
 PDSCH = 1
 CARRIER_HZ, PRB_HZ, REPORT_S = 3.5e9, 360e3, 5e-3
@@ -210,6 +211,79 @@ def table_goodput(case: Case, sinr_db: Floats) -> Floats:
     return bits / (case.elements * case.blocks)
 
 
+def outer_loop(case: Case, place: int, slots: int = 600, links: int = 300, step_db: float = 1.0) -> float:
+    """Bits per element with Sionna's ``OuterLoopLinkAdaptation`` itself, slot after slot, each a draw of its own.
+
+    What it is told: the effective SINR of the channel seen, for the MCS in use; whether the block got through, in slots
+    in which an MCS met the target on what was seen. The first third of the slots is for its offset to settle.
+    """
+    reference, gamma = Reference(case), 10.0 ** (place * STEP_DB / 10.0)
+    generator = torch.Generator().manual_seed(case.seed)
+    counts = torch.full((links,), case.elements * case.blocks, dtype=torch.int32)
+    olla = OuterLoopLinkAdaptation(reference.phy, links, TARGET, delta_up=step_db, device="cpu")
+    kwargs = {"mcs_table_index": case.table, "mcs_category": PDSCH}
+    _, met = reference.seen(place)
+    highest = len(link.mcs_table(case.table)[0])
+    by_mcs = torch.arange(highest, dtype=torch.int32)
+    seen, now = (  # effective SINR [N, MCS]
+        torch.cat([
+            reference.eesm(
+                part[:, None, :, None, None].expand(-1, 1, -1, highest, 1),
+                mcs_index=by_mcs.expand(len(part), -1),
+                mcs_table_index=case.table,
+            )
+            for part in torch.split(gamma * power, max(1, _VALUES // (highest * power.shape[1])))
+        ])
+        for power in (reference.power[0], reference.power[-1])
+    )  # fmt: skip
+    mcs, told, sums = torch.zeros(links, dtype=torch.int64), torch.full((links,), -1, dtype=torch.int32), []
+    for slot in range(slots):
+        draw = torch.randint(case.draws, (links,), generator=generator)
+        mcs = olla(counts, told, seen[draw, mcs], **kwargs).long()
+        error = reference.phy(mcs.int(), sinr_eff=now[draw, mcs], num_allocated_re=counts, **kwargs)[3].clamp(0.0, 1.0)
+        through = (torch.rand(links, generator=generator) >= error).int()
+        told = torch.where(met[draw], through, -1)
+        if slot >= slots // 3:
+            sums.append((reference.bits(mcs.int()) * (1.0 - error)).double().mean())
+    return float(torch.stack(sums).mean()) / reference.sized.elements
+
+
+def awgn_over_rating(direction: str = "down", table: int = 2, prbs: int = 51, delay_spread_s: float = 300e-9) -> Floats:
+    """By how much a table without fading over-rates, at 5, 10, 15, 20 and 25 dB: wideband, no line of sight."""
+    flat = draws.curves(np.ones((adapt.SAME_STATE, 1), dtype=complex))[None]
+    at = np.array([5.0, 10.0, 15.0, 20.0, 25.0])
+    plain = np.interp(at, adapt.sinr_grid_db(), adapt.averages(flat, codes.codes(direction, table, prbs)).first_bits)
+    kwargs = {"direction": direction, "mcs_table": table, "profile": "nlos", "delay_spread_s": delay_spread_s}
+    return plain / goodput.slot_bits(at, prbs, harq=False, **kwargs) - 1.0
+
+
+def transport_block_differences() -> tuple[int, int]:
+    """How many transport block sizes differ from Sionna's, of how many: grants, slots, MCS, layers, scaling."""
+    different = total = 0
+    for table, symbols, dmrs, overhead, layers, scaling in product(
+        (1, 2, 3), (2, 5, 9, 12, 14), (6, 12, 24), (0, 6, 18), (1, 2, 3, 4), (1.0, 0.5, 0.25)
+    ):
+        if 12 * symbols <= dmrs + overhead:
+            continue
+        qm, rate = link.mcs_table(table)
+        prbs, mcs = (each.ravel() for each in np.meshgrid(np.arange(1, 274), np.arange(len(qm)), indexing="ij"))
+        ours = link.transport_block_bits(prbs, symbols, dmrs, overhead, qm[mcs], rate[mcs], layers, scaling)
+        theirs = calculate_tb_size(
+            torch.as_tensor(qm[mcs]),
+            torch.as_tensor(rate[mcs] / 1024.0),
+            num_prbs=torch.as_tensor(prbs),
+            num_ofdm_symbols=symbols,
+            num_dmrs_per_prb=dmrs,
+            num_ov=overhead,
+            num_layers=layers,
+            tb_scaling=scaling,
+            return_cw_length=False,
+        )[0].numpy()
+        different += int((ours != theirs).sum())
+        total += len(ours)
+    return different, total
+
+
 def cases(count: int, seed: int = 1, effort: int = 1_500_000) -> list[Case]:
     """Links at random between the points of the tables: half of them with an old report (up to 60 km/h)."""
     rng, out = np.random.default_rng(seed), []
@@ -241,6 +315,13 @@ def rows(case: Case, places: Iterable[int] = PLACES, extended: bool = True) -> l
                 "error_bar": error_bar, "extension": share,
             })  # fmt: skip
     return out
+
+
+def untouched(case: Case, places: Iterable[int] = PLACES) -> list[dict[str, Any]]:
+    """Rows against Sionna as it is, with the share of the bits that the extension carries in the other reference."""
+    share = [row["extension"] for row in rows(case, places)]
+    plain = rows(case, places, extended=False)
+    return [row | {"extension": each} for row, each in zip(plain, share, strict=True)]
 
 
 def summary(found: list[dict[str, Any]]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import pytest
 
 from fedwave.core.keys import Key
 from fedwave.wireless import channel
+from fedwave.wireless.geometry import spreads
 from fedwave.wireless.reference.system_channel import system_channel
 
 sionna = pytest.importorskip("sionna", reason="needs the extra fedwave[sionna]")
@@ -30,7 +31,7 @@ def test_path_loss_is_that_of_the_tables(scenario, los):
     assert (out.los == los).all()
     np.testing.assert_allclose(out.loss_db[:, 0] - out.shadow_db[:, 0], expected, atol=0.01)
     # 100 shadow fadings: the spread is known to 7 % (one standard deviation), less where users are neighbours.
-    assert out.shadow_db.std() == pytest.approx(channel.shadow_sigma_db(scenario, los), rel=0.3)
+    assert out.shadow_db.std() == pytest.approx(spreads.shadow_sigma_db(scenario, los), rel=0.3)
 
 
 def test_coupling_is_antenna_gain_less_loss_in_the_main_lobe_and_more_beside_it():

@@ -9,6 +9,7 @@ import numpy as np
 from fedwave.core.keys import Key
 from fedwave.core.types import Bools, Floats, Ints
 from fedwave.wireless import channel
+from fedwave.wireless.geometry import spreads
 from fedwave.wireless.geometry.scene import FLOORS, MAX_DEPTH_M, STOREY_M, Scene
 
 _ROWS = 1 << 16  # users at a time, which bounds the memory of the draws
@@ -61,7 +62,7 @@ def _drop(scene: Scene, ids: Ints, key: Key) -> tuple[Bools, Bools, Floats, Floa
         height[inside] = _height_m(scene, ids[inside], key.fold("floor"))
 
     cars = np.flatnonzero(in_car)
-    mean, sigma = channel.CAR_PENETRATION_DB
+    mean, sigma = spreads.CAR_PENETRATION_DB
     loss[cars] = mean + sigma * key.fold("penetration").normal(ids[cars])[:, 0]
     return indoor, in_car, depth, height, loss
 
@@ -77,7 +78,7 @@ def _wall_db(scene: Scene, ids: Ints, key: Key) -> Floats:
     high = _chosen(scene.o2i_high_share, ids, key.fold("wall"))
     models = ("low", "high")
     mean = np.array([float(channel.o2i_penetration_db(model, scene.carrier_ghz)) for model in models])
-    sigma = np.array([channel.o2i_sigma_db(model) for model in models])
+    sigma = np.array([spreads.o2i_sigma_db(model) for model in models])
     return mean[high.astype(int)] + sigma[high.astype(int)] * key.fold("penetration").normal(ids)[:, 0]
 
 

@@ -11,7 +11,7 @@ from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
 from fedwave.core.types import Bools, Floats, Ints
 from fedwave.wireless import channel
-from fedwave.wireless.geometry import shadowing
+from fedwave.wireless.geometry import shadowing, spreads
 from fedwave.wireless.geometry.antenna import BEAMWIDTH_DEG, MAX_ATTENUATION_DB
 from fedwave.wireless.geometry.drop import Users, drop
 from fedwave.wireless.geometry.scene import Scene
@@ -119,8 +119,8 @@ class _Block:
         azimuth = np.radians(layout.boresight_deg) - turn
         self.boresight = ((azimuth + np.pi) % (2.0 * np.pi) - np.pi).astype(np.float32)
         scenario, states = scene.scenario, ("O2I",) if inside else ("LoS", "NLoS")
-        self.sight = self._field("line of sight", channel.los_correlation_m(scenario), uniform=True)
-        correlations_m = {name: channel.shadow_correlation_m(scenario, name) for name in states if scene.shadowing}
+        self.sight = self._field("line of sight", spreads.los_correlation_m(scenario), uniform=True)
+        correlations_m = {name: spreads.shadow_correlation_m(scenario, name) for name in states if scene.shadowing}
         self.shadow = [self._field(name, correlation_m) for name, correlation_m in correlations_m.items()]
         self.nearest = np.float32(0.0 if scenario == "InH" else channel.valid_range(scenario, "distance_m")[0])
 
@@ -206,11 +206,11 @@ class _Block:
         values = [_read(field, position) for field in self.shadow]
         scenario = self.scene.scenario
         if self.inside:
-            return np.float32(channel.indoor_shadow_sigma_db(scenario)) * values[0]
-        sight_db, blocked_db = (np.float32(channel.shadow_sigma_db(scenario, state)) for state in (True, False))
+            return np.float32(spreads.indoor_shadow_sigma_db(scenario)) * values[0]
+        sight_db, blocked_db = (np.float32(spreads.shadow_sigma_db(scenario, state)) for state in (True, False))
         sight = sight_db * values[0]
         if far is not None:
-            far_db = np.float32(channel.shadow_sigma_db(scenario, True, distance_2d_m=2.0, breakpoint_m=1.0))
+            far_db = np.float32(spreads.shadow_sigma_db(scenario, True, distance_2d_m=2.0, breakpoint_m=1.0))
             sight += far * ((far_db - sight_db) * values[0])
         return sight + blocked * (blocked_db * values[1] - sight)
 

@@ -18,7 +18,7 @@ import numpy as np
 from fedwave.core.errors import BadInput
 from fedwave.core.types import Floats
 from fedwave.wireless.budget import LinkBudget
-from fedwave.wireless.channel import delay_spread_s
+from fedwave.wireless.geometry.spreads import delay_spread_s
 from fedwave.wireless.link import resource_blocks, slots_per_second
 from fedwave.wireless.phy import goodput
 
@@ -103,6 +103,7 @@ def rate_of_sinr(sinr_db: Floats, reading: Reading) -> Floats:
         mcs_table=_BUDGET.downlink_mcs_table,
         profile="nlos",
         delay_spread_s=float(delay_spread_s("UMa", False, 3.5)),
+        subcarrier_khz=reading.subcarrier_khz,
     )
     slots = slots_per_second(reading.subcarrier_khz) * _BUDGET.tdd_downlink_share
     return slot_bits[:, 0] * slots * (1.0 - _BUDGET.protocol_overhead)

@@ -1,4 +1,4 @@
-"""Goodput of a link at a mean SINR: tables, averaged over fading, that Sionna's error rates and channels were made into.
+"""Goodput of a link at a mean SINR: tables, averaged over fading, made of Sionna's error rates and channels.
 
 ``scripts/build_link_tables.py`` makes the tables (``data/*.npz``; :mod:`fedwave.wireless.phy.build` says how). A table
 gives bits per slot and resource block for: direction and MCS table; line of sight or none (TDL-D, TDL-C of TR 38.901
@@ -76,7 +76,7 @@ def link_table(direction: str, mcs_table: int) -> LinkTable:
         )
     name = table_file(direction, mcs_table)
     try:
-        with (resources.files(__package__) / "data" / name).open("rb") as file, np.load(file) as stored:
+        with (resources.files("fedwave.wireless.phy") / "data" / name).open("rb") as file, np.load(file) as stored:
             values = {key: stored[key] for key in stored.files}
     except FileNotFoundError:
         raise BadInput(
@@ -102,7 +102,7 @@ def slot_bits(
     harq: bool = True,
     subcarrier_khz: int = TABLE_KHZ,
 ) -> Floats:
-    """Payload of a slot and layer in bits, averaged over fading; non-decreasing in SINR, never NaN.
+    """Payload of a slot and layer in bits, averaged over fading; finite, and for one user non-decreasing in SINR.
 
     The grid of a slot is the reference one: 132 resource elements a block down, 144 up.
 
@@ -118,8 +118,7 @@ def slot_bits(
     """
     table = link_table(direction, mcs_table)
     los = np.asarray(profile == "los" if isinstance(profile, str) else profile, dtype=bool)
-    spread_s = np.asarray(delay_spread_s, dtype=float) * (subcarrier_khz / TABLE_KHZ)
-    state = _State.of(table, los, spread_s, csi_correlation)
+    state = _State.of(table, los, delay_spread_s, csi_correlation, subcarrier_khz)
     sinr = np.asarray(sinr_db, dtype=float)
     blocks, among = np.broadcast_arrays(*(np.atleast_1d(np.asarray(x, dtype=float)) for x in (prbs, users)))
     shape = np.broadcast_shapes(sinr.shape, state.index.shape, np.shape(prbs), np.shape(users))
@@ -150,11 +149,11 @@ class _Curves:
     low_db: float
     step_db: float
 
-    def at(self, index: Ints, sinr_db: Floats) -> Floats:
+    def at(self, index: Any, sinr_db: Floats) -> Floats:
         """Of the links with the rows ``index``; the edge's values outside the axis."""
         count = self.rows.shape[1]
-        place = ((sinr_db - self.low_db) * (1.0 / self.step_db)).astype(np.float32)
-        np.clip(place, 0.0, count - 1.0, out=place)
+        high_db = self.low_db + self.step_db * (count - 1)
+        place = ((np.clip(sinr_db, self.low_db, high_db) - self.low_db) * (1.0 / self.step_db)).astype(np.float32)
         low = np.minimum(place.astype(np.int32), count - 2)
         place -= low
         low += index * np.int32(count)
@@ -163,7 +162,7 @@ class _Curves:
         return below + place * (self.rows.take(low) - below)
 
 
-def _look(table: LinkTable, state: _State, harq: bool, blocks: float, users: float) -> Callable[[Ints, Floats], Floats]:
+def _look(table: LinkTable, state: _State, harq: bool, blocks: float, users: float) -> Callable[[Any, Floats], Floats]:
     """Bits of links by their state and mean SINR, with one grant."""
     low_db, step_db = float(table.sinr_db[0]), float(table.sinr_db[1] - table.sinr_db[0])
     bits = _Curves(state.rows(_along(table.harq if harq else table.first, 1, table.blocks, blocks)), low_db, step_db)
@@ -172,7 +171,7 @@ def _look(table: LinkTable, state: _State, harq: bool, blocks: float, users: flo
         among = _along(_along(table.gain, 4, table.users, users), 1, table.gain_blocks, blocks)
         gain = _Curves(state.rows(among), float(table.gain_db[0]), float(table.gain_db[1] - table.gain_db[0]))
 
-    def look(index: Ints, sinr_db: Floats) -> Floats:
+    def look(index: Any, sinr_db: Floats) -> Floats:
         sinr_db = np.fmax(sinr_db, -np.inf)  # NaN is no signal
         found = bits.at(index, sinr_db) * blocks
         below = np.flatnonzero(sinr_db < low_db)
@@ -192,13 +191,18 @@ class _State:
     los: Ints
     spread: tuple[Ints, Floats]
     innovation: tuple[Ints, Floats]
-    index: Ints
+    index: Any
 
     @classmethod
-    def of(cls, table: LinkTable, los: Bools, delay_spread_s: Floats, csi_correlation: ArrayLike) -> _State:
+    def of(
+        cls, table: LinkTable, los: Bools, delay_spread_s: ArrayLike, csi_correlation: ArrayLike, subcarrier_khz: int
+    ) -> _State:
         """Raises nothing; values outside the table are those of its edge."""
+        log_spread = np.log(np.fmax(np.asarray(delay_spread_s, dtype=float), 1e-12)) + np.log(
+            subcarrier_khz / TABLE_KHZ
+        )
         rho = np.fmin(np.abs(np.asarray(csi_correlation, dtype=float)), 1.0)
-        spread = _steps(np.log(table.delay_spread_s), np.log(np.fmax(delay_spread_s, 1e-12)))
+        spread = _steps(np.log(table.delay_spread_s), log_spread)
         age = _steps(table.innovation, np.sqrt(1.0 - rho**2))
         spreads, ages = (_PARTS * (len(x) - 1) + 1 for x in (table.delay_spread_s, table.innovation))
         code = (los * spreads + spread) * ages + age
@@ -231,7 +235,7 @@ def _split(step: Ints, steps: int) -> tuple[Ints, Floats]:
     return low, step / _PARTS - low
 
 
-def _along(values: Floats, axis: int, known: Floats, wanted: float) -> Floats:
+def _along(values: Any, axis: int, known: Floats, wanted: float) -> Any:
     """``values`` without an axis, read linearly in its logarithm; the edge's outside it."""
     place = float(np.interp(np.log(max(wanted, 1e-9)), np.log(known), np.arange(len(known))))
     low = min(int(place), len(known) - 2)
@@ -257,7 +261,7 @@ def extension_below_db(
 
 def doppler_hz(speed_m_s: ArrayLike, carrier_hz: float) -> Floats:
     """Largest Doppler shift ``v f / c``."""
-    return np.asarray(speed_m_s, dtype=float) * carrier_hz / SPEED_OF_LIGHT_M_S
+    return np.asarray(np.asarray(speed_m_s, dtype=float) * carrier_hz / SPEED_OF_LIGHT_M_S)
 
 
 def csi_correlation(speed_m_s: ArrayLike, carrier_hz: float, age_s: float) -> Floats:

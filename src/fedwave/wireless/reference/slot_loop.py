@@ -206,7 +206,7 @@ class _Cell:
 
         mean = self.snr[self.user, self.expected.round().long().clamp(1, self.carrier.prbs) - 1]
         rate = torch.log2(1.0 + gain * mean[:, None, :]) * active[:, None, :]
-        self._welcome(rate, active)
+        self._welcome(torch.log2(1.0 + mean), active)
         last = torch.where(active, self.last_bits, self.pf.rate_achieved_past)
         granted = self.pf(last, rate[:, None])[:, 0, :, :, 0] & active[:, None, :]
         granted = capped(granted, self.pf.pf_metric[:, 0], active, self.cap)
@@ -214,18 +214,23 @@ class _Cell:
         self.expected = torch.where(active, expected, self.expected)
         return granted
 
-    def _welcome(self, rate: Any, active: Any) -> None:
-        """Start the average of who is new at an equal share of what all blocks would carry now.
+    def _welcome(self, efficiency: Any, active: Any) -> None:
+        """Start the average of who is new where the others' are, relative to equal shares at their mean SINR.
 
         Sionna starts at 1 bit per slot, with which a newcomer would have the cell to itself until its average is known.
         """
         import torch
 
-        new = active & ~self.known
+        new, old = active & ~self.known, active & self.known
+        if not new.any():
+            return
+        share = self.carrier.prbs * efficiency / active.sum(dim=1, keepdim=True).clamp(min=1)
+        average = self.pf.rate_achieved_past
+        mine, others = (share * old).sum(dim=1, keepdim=True), (average * old).sum(dim=1, keepdim=True)
+        bits = share * torch.where(mine > 0.0, others / mine.clamp(min=1e-9), float(self.carrier.data_elements))
+        average.copy_(torch.where(new, bits, average))
+        self.last_bits = torch.where(new, bits, self.last_bits)
         self.known = self.known | new
-        share = self.carrier.data_elements * rate.sum(dim=1) / active.sum(dim=1, keepdim=True).clamp(min=1)
-        self.pf.rate_achieved_past.copy_(torch.where(new, share, self.pf.rate_achieved_past))
-        self.last_bits = torch.where(new, share, self.last_bits)
 
     def _round_robin(self, gain: Any, active: Any) -> Any:
         return rotation(active, self.carrier.prbs, self.cap, len(self.trace))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fedwave.core.types import Bools, Floats, Ints
+from fedwave.core.types import Floats, Ints
 from fedwave.wireless.phy.build.codes import BLER_TARGET, LOW_DB, STEP_DB, Codes
 from fedwave.wireless.phy.build.draws import ATTEMPTS, X_COUNT, X_LOW_DB, X_STEP_DB
 
 SINR_LOW_DB, SINR_HIGH_DB, SINR_STEP_DB = -20.0, 45.0, 0.5
 _MAX_OFFSET = round(20.0 / SINR_STEP_DB)  # of the outer loop
-_SAME_STATE = 32  # draws of about the same power that stand for one state of the channel that link adaptation saw
+SAME_STATE = 32  # draws of about the same power that stand for one state of the channel that link adaptation saw
+_NEVER = 1e-4  # share of the slots that may be left out of an average
 _GOLDEN = 0.6180339887498949
 
 
@@ -25,7 +25,7 @@ def sinr_grid_db() -> Floats:
 
 @dataclass(frozen=True)
 class Averages:
-    """Averages over fading ``[S]`` on the grid of mean SINRs.
+    """Averages over fading ``[S]`` on the grid of mean SINRs, or every so manyth of it.
 
     Parameters
     ----------
@@ -34,7 +34,6 @@ class Averages:
     bler : of first transmissions.
     attempts, residual : transmissions of a block, and blocks lost after the last.
     extended : share of ``first_bits`` that MCS below Sionna's lowest carry.
-    best_bits : ``[U, S]`` as ``harq_bits``, of the one with the strongest channel among ``users`` equal links.
     """
 
     first_bits: Floats
@@ -43,7 +42,6 @@ class Averages:
     attempts: Floats
     residual: Floats
     extended: Floats
-    best_bits: Floats
 
 
 def needed_db(curve: Floats, codes: Codes) -> Floats:
@@ -70,12 +68,12 @@ def choose(curve: Floats, codes: Codes) -> Ints:
 
 
 class Link:
-    """Error rates of draws; ``curve [R, X]`` may be rows of any channel."""
+    """Error rates of draws at every so manyth SINR of the grid; ``curve [R, X]`` may be rows of any channel."""
 
-    def __init__(self, codes: Codes) -> None:
+    def __init__(self, codes: Codes, every: int = 1) -> None:
         self.codes = codes
         beta_db = 10.0 * np.log10(codes.beta)
-        place = np.clip((sinr_grid_db() - beta_db[:, None] - X_LOW_DB) / X_STEP_DB, 0.0, X_COUNT - 1.001)
+        place = np.clip((sinr_grid_db()[::every] - beta_db[:, None] - X_LOW_DB) / X_STEP_DB, 0.0, X_COUNT - 1.001)
         self._low = np.floor(place).astype(np.int32)
         self._part = (place - self._low).astype(np.float32)
         self._beta_db = beta_db.astype(np.float32)
@@ -101,16 +99,18 @@ class Link:
         return base + place * (self._bler.take(low) - base)
 
 
-def _outer_loop(link: Link, seen: Ints, met: Bools, curve: Any) -> Ints:
-    """MCS ``[R, S]`` after the offset with which the target holds on average, where an MCS met it.
+def _outer_loop(link: Link, seen: Any, curve: Any, weight: Floats, every: int) -> Any:
+    """MCS ``[R, H]`` after the offset with which the target holds on average, where an MCS met it.
 
     The offset is a multiple of the SINR step; two neighbours take turns so that the average is the target.
     """
-    columns, weight = np.arange(seen.shape[1]), 1.0 / np.maximum(met.sum(axis=0), 1)
+    columns = np.arange(0, seen.shape[1], every)
+    weights = weight[:, None] * (seen[:, columns] >= 0)
+    weights /= np.maximum(weights.sum(axis=0), 1e-12)
 
     def average(offset: Ints) -> Floats:
         mcs = np.maximum(seen[:, np.maximum(columns - offset, 0)], 0)
-        return (link.error(link.effective_db(curve, mcs), mcs) * met).sum(axis=0) * weight
+        return (link.error(link.effective_db(curve, mcs), mcs) * weights).sum(axis=0)
 
     low, high = np.full(len(columns), -1), np.full(len(columns), _MAX_OFFSET)
     while (high - low > 1).any():
@@ -124,55 +124,61 @@ def _outer_loop(link: Link, seen: Ints, met: Bools, curve: Any) -> Ints:
     return np.where(turn, seen[:, np.maximum(columns - low, 0)], seen[:, np.maximum(columns - high, 0)])
 
 
-def best_of(states: Floats, users: Sequence[int]) -> Floats:
-    """Mean ``[U, S]`` over the best of ``users`` draws from ``states [N, S]``, which are sorted by rank.
+def served(count: int, users: int) -> Floats:
+    """Share ``[count]`` of the slots of each draw, sorted by rank, if the best of ``users`` equal links is served.
 
     The best of n falls among the lowest share q of ranks with probability q^n.
     """
-    rank = np.linspace(0.0, 1.0, len(states) + 1)[:, None] ** np.asarray(users, dtype=float)
-    return np.diff(rank, axis=0).T @ states
+    return np.diff(np.linspace(0.0, 1.0, count + 1) ** users)
 
 
-def averages(curves: Any, codes: Codes, users: Sequence[int] = (1,)) -> Averages:
-    """Averages over fading of one allocation.
+def averages(curves: Any, codes: Codes, users: int = 1, every: int = 1) -> Averages:
+    """Averages over fading of one allocation, served when it is the best off of ``users`` equal links.
 
     Link adaptation takes the highest MCS whose error rate on the channel that it saw is at most the target, else the
     lowest. Where the channel has aged since, an offset keeps the error rate at the target on average over the slots in
-    which some MCS met it. A state of the channel that was seen lasts long against a block and its retransmissions, so
-    payload per slot is the mean over states of E[payload] / E[attempts]; draws of about the same power stand for one.
+    which it is served and some MCS met the target. A state of the channel that was seen lasts long against a block and
+    its retransmissions, so payload per slot is the mean over states of E[payload] / E[attempts]; draws of about the
+    same power stand for one.
 
     Parameters
     ----------
     curves : ``[1 + ATTEMPTS, R, X]`` or, for a channel that does not change, ``[1, R, X]``; rows sorted by power.
+    every : every so manyth SINR of the grid.
     """
-    link = Link(codes)
-    seen = choose(curves[0], codes).astype(np.int32)
-    met = seen >= 0
-    curves = curves.astype(np.float32)
-    mcs = np.maximum(_outer_loop(link, seen, met, curves[1]) if len(curves) > 1 else seen, 0)
+    weight = served(curves.shape[1], users)
+    start = int(np.searchsorted(np.cumsum(weight), _NEVER)) // SAME_STATE * SAME_STATE  # rows that count
+    curves, weight = curves[:, start:].astype(np.float32), weight[start:] / weight[start:].sum()
+    link, seen = Link(codes, every), choose(curves[0], codes).astype(np.int32)
+    aged = len(curves) > 1
+    mcs = np.maximum(_outer_loop(link, seen, curves[1], weight, every) if aged else seen[:, ::every], 0)
+    errors = _attempts(link, curves[1:] if aged else np.broadcast_to(curves, (ATTEMPTS, *curves.shape[1:])), mcs)
     bits = codes.tbs_bits.astype(np.float32).take(mcs)
-    effective, errors = np.zeros(mcs.shape, dtype=np.float32), []
-    for k in range(ATTEMPTS):
-        if len(curves) > 1 or k == 0:
-            one = np.exp(link.effective_db(curves[min(k + 1, len(curves) - 1)], mcs) * np.float32(np.log(10.0) / 10.0))
-        effective = effective + one
-        errors.append(link.error(10.0 * np.log10(effective), mcs))
     first = bits * (1.0 - errors[0])
-    sent = 1.0 + sum(errors[:-1])
-    total = first.mean(axis=0, dtype=float)
-    ours = (first * (mcs < codes.first_mcs)).mean(axis=0, dtype=float)
-    means = (value.mean(axis=0, dtype=float) for value in (errors[0], sent, errors[-1]))
-    per_slot = _per_slot(bits * (1.0 - errors[-1]), sent, first, 1 if len(curves) == 1 else _SAME_STATE)
-    return Averages(total, per_slot.mean(axis=0), *means, ours / np.maximum(total, 1e-12), best_of(per_slot, users))
+    sent = np.sum(errors[:-1], axis=0) + np.float32(1.0)
+    total = weight @ first
+    ours = weight @ (first * (mcs < codes.first_mcs))
+    harq = _per_slot(bits * (1.0 - errors[-1]), sent, first, weight, SAME_STATE if aged else 1)
+    extended = ours / np.maximum(total, 1e-12)
+    return Averages(total, harq, weight @ errors[0], weight @ sent, weight @ errors[-1], extended)
 
 
-def _per_slot(received: Any, sent: Any, first: Any, draws: int) -> Floats:
-    """Payload per slot ``[N, S]`` of each state, which ``draws`` rows stand for.
+def _attempts(link: Link, curves: Any, mcs: Any) -> list[Any]:
+    """Error rates ``[R, H]`` after 1, 2, ... attempts with chase combining: effective SINRs add up, linearly."""
+    effective, errors = np.zeros(mcs.shape, dtype=np.float32), []
+    for curve in curves:
+        effective = effective + np.exp(link.effective_db(curve, mcs) * np.float32(np.log(10.0) / 10.0))
+        errors.append(link.error(10.0 * np.log10(effective), mcs))
+    return errors
 
-    Never less than without combining: where a block that failed once is likely to fail again (its channel is still
-    bad), sending the bits anew as RLC does is worth as much.
+
+def _per_slot(received: Any, sent: Any, first: Any, weight: Floats, draws: int) -> Floats:
+    """Payload per slot ``[H]``, averaged over states, which ``draws`` rows each stand for.
+
+    In no state less than without combining: where a block that failed once is likely to fail again (its channel is
+    still bad), sending the bits anew as RLC does is worth as much.
     """
     received, sent, first = (
         value.reshape(-1, draws, value.shape[1]).mean(axis=1, dtype=float) for value in (received, sent, first)
     )
-    return np.maximum(received / sent, first)
+    return weight.reshape(-1, draws).sum(axis=1) @ np.maximum(received / sent, first)

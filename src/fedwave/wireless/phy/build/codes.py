@@ -17,6 +17,7 @@ SYMBOLS = {"down": 12, "up": 14}
 DMRS_RE_PER_PRB = {"down": 12, "up": 24}
 RE_PER_PRB = {direction: 12 * SYMBOLS[direction] - DMRS_RE_PER_PRB[direction] for direction in SYMBOLS}
 
+SMALLEST_BITS = 24  # transport block, TS 38.214 Table 5.1.3.2-1
 BLER_TARGET = 0.1  # of InnerLoopLinkAdaptation in Sionna, and of the CQI in TS 38.214 5.2.2.1
 
 LOW_DB, HIGH_DB, STEP_DB = -30.0, 30.0, 0.1  # effective SINR; Sionna's curves span -5 to 30 dB in steps of 0.1 dB
@@ -139,14 +140,19 @@ def codes(direction: str, table: int, prbs: int) -> Codes:
     """The MCS of a table with ``prbs`` blocks granted.
 
     The curves are Sionna's of the PDSCH in both directions (its PUSCH curves are for transform precoding); those of
-    code blocks above 2,000 bits are those of 2,000 bits, as in Sionna.
+    code blocks above 2,000 bits are those of 2,000 bits, as in Sionna. Where the smallest transport block is more than
+    an MCS is for (low MCS of table 3 with 1 to 3 blocks), its curve is shifted by what that takes.
     """
-    _, rate = mcs_table(table)
+    qm, rate = mcs_table(table)
     tbs = transport_blocks(direction, table, prbs)
     size, count = code_blocks(tbs, rate / 1024.0)
     curves, first = _curves(table)
     row = _sionna().get_idx_from_grid(size.astype(np.float32), "cbs").numpy()
     block = np.clip(curves[np.arange(len(tbs)), row], 0.0, 1.0)
+    efficiency = qm * rate / 1024.0
+    for i in np.flatnonzero((tbs == SMALLEST_BITS) & (tbs > efficiency * RE_PER_PRB[direction] * prbs)):
+        carried = SMALLEST_BITS / (RE_PER_PRB[direction] * prbs)
+        block[i] = np.interp(grid_db() - shift_db(carried, efficiency[i]), grid_db(), block[i])
     bler = -np.expm1(count[:, None] * np.log1p(-np.minimum(block, 1.0 - 1e-12)))
     meets = bler <= BLER_TARGET
     # from the first point at which the target is met for good; Monte Carlo noise in the curves lies well above it

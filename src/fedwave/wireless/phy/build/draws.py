@@ -31,7 +31,7 @@ _CHUNK = 1 << 17  # values worked on at once: they stay in the cache
 
 @dataclass(frozen=True)
 class Profile:
-    """Taps of unit delay spread: ``delay [L]``, diffuse ``power [L]``, and the power of the line of sight at delay 0."""
+    """Taps of unit delay spread: ``delay [L]``, diffuse ``power [L]``, power of the line of sight at delay 0."""
 
     delay: Floats
     power: Floats
@@ -65,7 +65,7 @@ def _modes(taps: Profile, spread: float, blocks: int) -> tuple[Floats, Floats]:
 
 
 def _gaussian(count: int, modes: int, states: int, seed: int) -> Floats:
-    """Complex Gaussian ``[states, R, modes]``: the first two states from one Sobol sequence, the others shuffled copies.
+    """Complex Gaussian ``[states, R, modes]``: two states from one Sobol sequence, the others shuffled copies.
 
     Dimensions go to modes in their order, so that what matters most gets the best of the sequence.
     """
@@ -85,10 +85,12 @@ def rotation(correlation: float) -> complex:
 
 
 def attempts(name: str, spread: float, blocks: int, correlation: float, count: int, seed: int) -> Floats:
-    """Curves ``[1 + ATTEMPTS, R, X]``: of the channel that link adaptation saw, then of each attempt.
+    """Curves ``[1 + ATTEMPTS, R, X]``: of the channel that link adaptation saw, by whose power they are sorted, then of
+    each attempt.
 
-    ``h_k = rho h_(k-1) + sqrt(1 - rho^2) w_k`` for the diffuse taps (first order, so an attempt is ``rho`` away from the
-    one before: a retransmission takes about as long as the channel report). For rho = 1 all are the same: ``[1, R, X]``.
+    ``h_k = rho h_(k-1) + sqrt(1 - rho^2) w_k`` for the diffuse taps (first order, so an attempt is ``rho`` away from
+    the one before: a retransmission takes about as long as the channel report). For rho = 1 all are the same:
+    ``[1, R, X]``.
 
     Parameters
     ----------
@@ -100,15 +102,15 @@ def attempts(name: str, spread: float, blocks: int, correlation: float, count: i
     modes, sight = _modes(taps, spread, blocks)
     states = 2 if correlation == 1.0 else 1 + ATTEMPTS
     noise = _gaussian(count, modes.shape[1], states, seed)
-    order = np.argsort((np.abs(noise[0]) ** 2 * (np.abs(modes) ** 2).sum(axis=0)).sum(axis=1))
-    noise = noise[:, order]
-    out, state, turn = [], noise[0], 1.0 + 0j
+    out, state, turn, power = [], noise[0], 1.0 + 0j, np.zeros(count)
     for k in range(1 if correlation == 1.0 else states):
         if k:
             state = correlation * state + np.sqrt(1.0 - correlation**2) * noise[k]
             turn = turn * rotation(correlation)
-        out.append(curves(state @ modes.T + turn * sight))
-    return np.stack(out)
+        response = state @ modes.T + turn * sight
+        out.append(curves(response))
+        power = power if k else (response.real**2 + response.imag**2).mean(axis=1)
+    return np.stack(out)[:, np.argsort(power)]
 
 
 def x_db() -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ DIRECTIONS, MCS_TABLES, PROFILES = ("down", "up"), (1, 2, 3), ("nlos", "los")
 BLOCKS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 90, 128, 185, 273)
 SPREADS_S = (10e-9, 30e-9, 100e-9, 300e-9, 1000e-9)
 INNOVATIONS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.87, 1.0)
-USERS = (1, 2, 4, 8, 16, 32, 64)
+USERS = (1, 4, 16, 64)
 GAIN_EVERY = 5  # SINRs of the gain among all
 GAIN_BLOCKS = BLOCKS[::3]
 SEED = 1
@@ -32,23 +33,36 @@ Pair = tuple[str, int]  # direction, MCS table
 
 def states() -> list[State]:
     """Indices of every state that a table has an entry for."""
-    return list(product(*(range(len(axis)) for axis in (PROFILES, BLOCKS, SPREADS_S, INNOVATIONS))))
+    return list(product(range(len(PROFILES)), range(len(BLOCKS)), range(len(SPREADS_S)), range(len(INNOVATIONS))))
 
 
-def entry(state: State, count: int) -> dict[Pair, adapt.Averages]:
-    """Averages of one state over ``count`` draws, for each direction and MCS table."""
+@dataclass(frozen=True)
+class Entry:
+    """A state of a link: averages, and payload per slot ``[U, H]`` of the best of ``USERS``, where tabulated."""
+
+    averages: adapt.Averages
+    best_bits: Floats | None
+
+
+def entry(state: State, count: int) -> dict[Pair, Entry]:
+    """One state over ``count`` draws, for each direction and MCS table."""
     profile, blocks, spread, innovation = state
     rho = float(np.sqrt(1.0 - INNOVATIONS[innovation] ** 2))
     band = SPREADS_S[spread] * BLOCKS[blocks] * draws.PRB_HZ
     curves = draws.attempts(PROFILES[profile], band, BLOCKS[blocks], rho, count, SEED)
-    return {
-        (direction, table): adapt.averages(curves, codes(direction, table, BLOCKS[blocks]), USERS)
-        for direction, table in product(DIRECTIONS, MCS_TABLES)
-    }
+
+    def one(direction: str, table: int) -> Entry:
+        code = codes(direction, table, BLOCKS[blocks])
+        best = None
+        if BLOCKS[blocks] in GAIN_BLOCKS:
+            best = np.stack([adapt.averages(curves, code, users, GAIN_EVERY).harq_bits for users in USERS])
+        return Entry(adapt.averages(curves, code), best)
+
+    return {pair: one(*pair) for pair in product(DIRECTIONS, MCS_TABLES)}
 
 
-def entries(count: int, workers: int) -> Iterator[tuple[State, dict[Pair, adapt.Averages]]]:
-    """Each state and its averages, as they come."""
+def entries(count: int, workers: int) -> Iterator[tuple[State, dict[Pair, Entry]]]:
+    """Each state and its entry, as they come."""
     every = states()
     if workers == 1:
         yield from ((state, entry(state, count)) for state in every)
@@ -70,17 +84,17 @@ class Tables:
         few = (shape[0], len(GAIN_BLOCKS), *shape[2:], len(USERS), len(grid[::GAIN_EVERY]))
         self.gain = {pair: np.ones(few) for pair in pairs}
 
-    def put(self, state: State, found: dict[Pair, adapt.Averages]) -> None:
-        """Enter the averages of one state."""
+    def put(self, state: State, found: dict[Pair, Entry]) -> None:
+        """Enter one state."""
         grid, blocks = adapt.sinr_grid_db(), BLOCKS[state[1]]
-        for pair, averages in found.items():
-            self.first[pair][state] = _rising(averages.first_bits) / blocks
-            self.harq[pair][state] = _rising(averages.harq_bits) / blocks
-            ours = averages.extended >= 0.5
+        for pair, one in found.items():
+            self.first[pair][state] = _rising(one.averages.first_bits) / blocks
+            self.harq[pair][state] = _rising(one.averages.harq_bits) / blocks
+            ours = one.averages.extended >= 0.5
             self.extension[pair][state] = grid[len(ours) - 1 - int(np.argmax(ours[::-1]))] if ours.any() else grid[0]
-            if blocks in GAIN_BLOCKS:
+            if one.best_bits is not None:
                 place = (state[0], GAIN_BLOCKS.index(blocks), *state[2:])
-                self.gain[pair][place] = _gain(averages.best_bits)[:, ::GAIN_EVERY]
+                self.gain[pair][place] = _gain(one.best_bits)
 
     def write(self, folder: Path, info: dict[str, Any]) -> list[Path]:
         """One file per direction and MCS table; returns them."""
@@ -131,7 +145,7 @@ def _differences(bits: Floats) -> Floats:
 
 
 def _gain(best_bits: Floats) -> Floats:
-    """Best of several over one, ``[U, S]``; where one carries almost nothing, that of the lowest SINR at which it does."""
+    """Best of several over one, ``[U, S]``; at SINRs at which one carries next to nothing, as at the lowest other."""
     one = best_bits[0]
     carries = one > 1e-3 * one.max()
     ratio = np.where(carries, best_bits / np.maximum(one, 1e-12), 0.0)
