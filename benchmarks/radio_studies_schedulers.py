@@ -32,14 +32,14 @@ import fedwave as fw
 from fedwave.core.config import Decibel, build, part
 from fedwave.core.keys import Key
 from fedwave.core.types import Bools, Cohort, Compute, Delivery, Floats, Ints, Phase, Work, World
-from fedwave.wireless.coverage import Coverage
+from fedwave.wireless.cells.coverage import Coverage
 from fedwave.wireless.energy import FREE, Connection
 from fedwave.wireless.flow import Links, run_round
 from fedwave.wireless.network import Network
 from fedwave.wireless.networks.cell import Cell
 from fedwave.wireless.power import prb_hz
-from fedwave.wireless.rates import Rates
 from fedwave.wireless.scheduler import Asked, Scheduler, best_of
+from fedwave.wireless.sharing.rates import Rates
 
 SUBCHANNELS, CLIENTS = 20, 100
 SHARE = SUBCHANNELS / CLIENTS

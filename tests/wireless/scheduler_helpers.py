@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedwave.wireless.rates import USERS
 from fedwave.wireless.scheduler import Asked
+from fedwave.wireless.sharing.rates import USERS
 
 HARMONIC = np.array([np.sum(1.0 / np.arange(1, n + 1)) for n in USERS])  # E[max of n unit exponentials]
 

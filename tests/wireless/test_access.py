@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedwave.core.config import parse
 from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
-from fedwave.wireless.access import RandomAccess, alone_probability
+from fedwave.wireless.cells.access import RandomAccess, alone_probability
 
 KEY = Key(11)
 PLAIN = RandomAccess(ramping=False, grants=10_000, period_s=0.01)

@@ -16,11 +16,11 @@ from fedwave import simulation
 from fedwave.core.errors import Refused
 from fedwave.core.types import STATUS
 from fedwave.experiment import Experiment
-from fedwave.wireless.air_radio import air_grid
 from fedwave.wireless.energy import Components
 from fedwave.wireless.geometry.mobility import StraightLine
 from fedwave.wireless.networks.cell import Cell
 from fedwave.wireless.traffic import Traffic
+from fedwave.wireless.uplinks.air_radio import air_grid
 from fedwave.wireless.uplinks.aircomp import AirComp
 
 from ..test_refusals import refused

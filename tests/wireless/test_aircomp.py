@@ -15,8 +15,8 @@ from fedwave.core.keys import Key
 from fedwave.core.noise import symmetric_stable
 from fedwave.core.types import AirNoise
 from fedwave.wireless import aircomp
-from fedwave.wireless.air_passage import added
-from fedwave.wireless.air_time import AirGrid
+from fedwave.wireless.uplinks.air_passage import added
+from fedwave.wireless.uplinks.air_time import AirGrid
 from fedwave.wireless.uplinks.aircomp import AirComp
 
 

@@ -16,7 +16,7 @@ from fedwave.core.keys import Key
 from fedwave.core.types import STATUS
 from fedwave.wireless import power
 from fedwave.wireless.budget import LinkBudget
-from fedwave.wireless.coverage import Coverage
+from fedwave.wireless.cells.coverage import Coverage
 from fedwave.wireless.geometry.mobility import StraightLine
 from fedwave.wireless.geometry.placement import annulus
 from fedwave.wireless.networks.cell import Cell

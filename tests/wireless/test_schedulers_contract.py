@@ -14,7 +14,7 @@ from fedwave.core.config import build, dump
 from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
 from fedwave.wireless.networks.cell import Cell
-from fedwave.wireless.rates import USERS, Rates
+from fedwave.wireless.sharing.rates import USERS, Rates
 from fedwave.wireless.traffic import Traffic
 
 from .helpers import STATIC, compute_of, deliver, work_of, world_of

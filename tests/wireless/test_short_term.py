@@ -11,7 +11,6 @@ from fedwave.wireless.phy.goodput import coherence_time_s
 from fedwave.wireless.radio import Carrier, Radio
 from fedwave.wireless.short_term import short_term_factor
 
-
 KEY = Key(5)
 
 

@@ -12,7 +12,7 @@ from fedwave.wireless import power
 from fedwave.wireless.budget import LinkBudget
 from fedwave.wireless.link import slots_per_second
 from fedwave.wireless.phy import goodput
-from fedwave.wireless.rates import USERS, Rates
+from fedwave.wireless.sharing.rates import USERS, Rates
 
 
 @dataclass(frozen=True)
@@ -177,4 +177,6 @@ class Radio:
 
     @cached_property
     def _csi_correlation(self) -> Floats:
-        return goodput.csi_correlation(self.speed_m_s, self.carrier.carrier_ghz * 1e9, self.budget.csi_delay_s)
+        return goodput.csi_correlation(
+            self.speed_m_s, self.carrier.carrier_ghz * 1e9, self.budget.csi_delay_s, self.los
+        )

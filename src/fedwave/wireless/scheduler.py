@@ -1,7 +1,7 @@
 """Who gets how many resource blocks when: fluid sharing of a carrier by the clients of a round.
 
-A scheduler sees each client's rate as a function of its grant (:class:`~fedwave.wireless.rates.Rates`). Grants are
-averages over time and may be fractional: a client alternates between two grants, or between one and none.
+A scheduler sees each client's rate as a function of its grant (:class:`~fedwave.wireless.sharing.rates.Rates`). Grants
+are averages over time and may be fractional: a client alternates between two grants, or between one and none.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 from fedwave.core.errors import BadInput, Infeasible, Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Bools, Floats, Ints
-from fedwave.wireless.rates import Rates
-from fedwave.wireless.sharing import Progress, Queue, share
+from fedwave.wireless.sharing.fluid import Progress, Queue, share
+from fedwave.wireless.sharing.rates import Rates
 
 _TOLERANCE = 1e-9  # relative, on time and on shares
 _STEPS = 60

@@ -21,12 +21,12 @@ from fedwave.core.types import Floats, Ints
 from fedwave.wireless.link import slots_per_second
 from fedwave.wireless.phy import goodput
 from fedwave.wireless.phy.build.codes import RE_PER_PRB
-from fedwave.wireless.rates import USERS as AMONG
-from fedwave.wireless.rates import Rates
 from fedwave.wireless.reference.carrier import Carrier
 from fedwave.wireless.reference.cells import SCHEDULERS
 from fedwave.wireless.reference.fading import Fading
 from fedwave.wireless.reference.slot_loop import SlotLoop, run_slots
+from fedwave.wireless.sharing.rates import USERS as AMONG
+from fedwave.wireless.sharing.rates import Rates
 
 USERS = (1, 5, 10, 20, 50)
 SEEDS = range(5)

@@ -55,7 +55,7 @@ class Case:
     @property
     def correlation(self) -> float:
         """With the channel that was seen."""
-        return float(goodput.csi_correlation(self.speed_kmh / 3.6, CARRIER_HZ, REPORT_S))
+        return float(goodput.csi_correlation(self.speed_kmh / 3.6, CARRIER_HZ, REPORT_S, self.profile == "los"))
 
     @property
     def elements(self) -> int:
@@ -183,17 +183,29 @@ class Reference:
     def goodput(self, place: int) -> tuple[float, float, float]:
         """Bits per element: mean, its standard error, and the share that MCS without a curve in Sionna carry.
 
-        ``E |h|^2 = 1`` is known, so what the draws' mean power is off by is taken out by regression.
+        A back-off solved for on the same draws moves with their error rate: ``slope`` bits per unit of it, which the
+        standard error counts. ``E |h|^2 = 1`` is known, then and now: what the draws' mean power is off by is taken out
+        by regression.
         """
-        received, ours = np.zeros(self.case.draws), 0.0
+        met = self.seen(place)[1].numpy()
+        received, failed, means = np.zeros(self.case.draws), np.zeros(self.case.draws), []
+        ours = 0.0
         for weight, mcs, error in self.adapted(place):
-            each = weight * (self.bits(mcs) * (1.0 - error)).numpy().astype(float) / self.sized.elements
-            received += each
-            ours += float(each[mcs.numpy() < self.first_mcs].sum())
-        power = self.power[-1].mean(dim=1).numpy().astype(float) - 1.0
-        slope = (received * (power - power.mean())).mean() / power.var()
-        level = received - slope * power
-        return float(level.mean()), float(level.std() / np.sqrt(len(level))), ours / max(float(received.sum()), 1e-12)
+            each = (self.bits(mcs) * (1.0 - error)).numpy().astype(float) / self.sized.elements
+            wrong = error.numpy() * met / max(met.mean(), 1e-12)
+            means.append((each.mean(), wrong.mean()))
+            received += weight * each
+            failed += weight * wrong
+            ours += weight * float(each[mcs.numpy() < self.first_mcs].sum())
+        slope = 0.0
+        if len(means) == 2:
+            slope = (means[0][0] - means[1][0]) / max(means[0][1] - means[1][1], 1e-9)
+        level = received - slope * failed
+        power = self.power.mean(dim=2).numpy().astype(float).T - 1.0
+        effect = np.linalg.lstsq(power - power.mean(axis=0), level - level.mean(), rcond=None)[0]
+        rest = level - level.mean() - (power - power.mean(axis=0)) @ effect
+        mean = received.mean() - power.mean(axis=0) @ effect
+        return float(mean), float(rest.std() / np.sqrt(len(rest))), ours / max(float(received.sum()), 1e-12)
 
 
 def table_goodput(case: Case, sinr_db: Floats) -> Floats:

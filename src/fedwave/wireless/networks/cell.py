@@ -13,13 +13,11 @@ from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Cohort, Compute, Delivery, Floats, Work, World
-from fedwave.wireless.access import RandomAccess
-from fedwave.wireless.air_radio import air_grid
-from fedwave.wireless.air_time import AirGrid
 from fedwave.wireless.base_delivery import BaseDelivery, base_delivery
 from fedwave.wireless.budget import DEPLOYMENTS, Deployment, LinkBudget, Row
-from fedwave.wireless.cell_round import CellRound, listeners
-from fedwave.wireless.coverage import Coverage
+from fedwave.wireless.cells.access import RandomAccess
+from fedwave.wireless.cells.cell_round import CellRound, listeners
+from fedwave.wireless.cells.coverage import Coverage
 from fedwave.wireless.downlinks.downlink import Downlink
 from fedwave.wireless.downlinks.unicast import Unicast
 from fedwave.wireless.energy import Connection, EnergyModel, GnbEnergy, RadioEnergy
@@ -35,6 +33,8 @@ from fedwave.wireless.radio import Carrier
 from fedwave.wireless.scheduler import Scheduler
 from fedwave.wireless.schedulers.equal_finish import EqualFinish
 from fedwave.wireless.traffic import Traffic
+from fedwave.wireless.uplinks.air_radio import air_grid
+from fedwave.wireless.uplinks.air_time import AirGrid
 from fedwave.wireless.uplinks.aircomp import AirComp
 from fedwave.wireless.uplinks.digital import Digital, Uplink
 

@@ -12,8 +12,8 @@ from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Bools, Cohort, Compute, Delivery, Floats, Ints, Work, World
-from fedwave.wireless.access import RandomAccess
 from fedwave.wireless.budget import Row, job_rows, sourced
+from fedwave.wireless.cells.access import RandomAccess
 from fedwave.wireless.energy import Connection, EnergyModel, NbIotModem
 from fedwave.wireless.flow import Links, run_round
 from fedwave.wireless.medium import sending_share, share

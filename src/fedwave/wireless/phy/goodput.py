@@ -26,7 +26,11 @@ SPEED_OF_LIGHT_M_S = 299_792_458.0
 GRANTS = (1, 2, 4, 8, 16, 32, 64, 128, 273)  # at which rates are worth tabulating
 RESOLUTION_BITS, RESOLUTION_GAIN = 1.0 / 64.0, 1.0 / 256.0  # of the files: bits of a slot and block, factors
 TABLE_KHZ = 30  # subcarrier spacing that the tables' delay spreads belong to
-_FIRST_ZERO = 2.404825557695773  # of J0
+FIRST_ZERO = 2.404825557695773  # of J0
+RICE_FACTOR, LOS_DOPPLER = (
+    10.0**1.33,
+    0.7,
+)  # of TDL-D; its direct path's Doppler shift over the largest: TR 38.901 7.7.2
 _PARTS = 16  # an interval of delay spreads or ages is looked up in so many steps
 _ROWS = 1 << 14  # links looked up at once, so that what they need stays in the cache
 
@@ -264,13 +268,31 @@ def doppler_hz(speed_m_s: ArrayLike, carrier_hz: float) -> Floats:
     return np.asarray(np.asarray(speed_m_s, dtype=float) * carrier_hz / SPEED_OF_LIGHT_M_S)
 
 
-def csi_correlation(speed_m_s: ArrayLike, carrier_hz: float, age_s: float) -> Floats:
-    """Correlation of the channel with itself ``age_s`` ago: Jakes' ``J0(2 pi f_d age)``, and 0 from its first zero on.
+def csi_correlation(speed_m_s: ArrayLike, carrier_hz: float, age_s: float, los: ArrayLike = False) -> Floats:
+    """Correlation of the channel with what link adaptation saw ``age_s`` ago: Jakes' ``|J0(z)|``, ``z = 2 pi f_D age``.
 
-    Beyond that zero J0 comes back a little; a scheduler gains nothing by it, for it does not know the sign.
+    Link adaptation goes by power, which is correlated by ``J0(z)^2``, whatever the sign of J0. In line of sight with
+    the Rice factor K, whose direct path has 0.7 times the largest Doppler shift, it is correlated by
+    ``[2 K J0(z) cos(0.7 z) + J0(z)^2] / (2 K + 1)``: the answer is the J0 of the least z that has the same, and the
+    smallest where it is negative, for nobody gains by that.
     """
-    argument = 2.0 * np.pi * doppler_hz(speed_m_s, carrier_hz) * age_s
-    return np.where(argument < _FIRST_ZERO, np.clip(j0(argument), 0.0, 1.0), 0.0)
+    z = 2.0 * np.pi * doppler_hz(speed_m_s, carrier_hz) * age_s
+    known, rho = _sight_correlation()
+    return np.where(los, np.interp(_power_correlation(z), known, rho), np.abs(j0(z)))
+
+
+def _power_correlation(z: Floats) -> Floats:
+    """Of a channel in line of sight, by Doppler shift times age times 2 pi."""
+    return (2.0 * RICE_FACTOR * j0(z) * np.cos(LOS_DOPPLER * z) + j0(z) ** 2) / (2.0 * RICE_FACTOR + 1.0)
+
+
+@lru_cache(maxsize=1)
+def _sight_correlation() -> tuple[Floats, Floats]:
+    """Power correlation in line of sight, rising from 0 to 1, and the J0 that belongs to it."""
+    z = np.linspace(FIRST_ZERO, 0.0, 4001)
+    power = _power_correlation(z)
+    first = len(z) - int(np.argmax(power[::-1] <= 0.0))
+    return power[first:], j0(z[first:])
 
 
 def coherence_time_s(speed_m_s: ArrayLike, carrier_hz: float) -> Floats:

@@ -16,7 +16,6 @@ from fedwave.core.keys import Key
 from fedwave.core.registry import name_of
 from fedwave.core.types import Floats, Ints
 from fedwave.wireless.phy.build.draws import PROFILES
-from fedwave.wireless.rates import Rates
 from fedwave.wireless.reference.backend import require_sionna
 from fedwave.wireless.reference.carrier import check_adaptation
 from fedwave.wireless.reference.direction import Direction
@@ -25,9 +24,10 @@ from fedwave.wireless.reference.population import Population
 from fedwave.wireless.reference.rays import Rays
 from fedwave.wireless.reference.slot_passage import SlotPassage
 from fedwave.wireless.reference.system_channel import MAX_USERS
+from fedwave.wireless.sharing.rates import Rates
 
 if TYPE_CHECKING:
-    from fedwave.wireless.cell_round import CellRound
+    from fedwave.wireless.cells.cell_round import CellRound
     from fedwave.wireless.networks.cell import Cell
 
 SCHEDULERS = {"proportional_fair": "pf", "round_robin": "round_robin"}  # fedwave's name: the slot loop's

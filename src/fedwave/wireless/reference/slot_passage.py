@@ -8,10 +8,10 @@ import numpy as np
 
 from fedwave.core.keys import Key
 from fedwave.core.types import Bools, Floats, Ints
-from fedwave.wireless.passage import beyond
 from fedwave.wireless.reference.direction import Direction
 from fedwave.wireless.reference.fading import Channel
 from fedwave.wireless.reference.slot_loop import run_slots
+from fedwave.wireless.sharing.passage import beyond
 
 MAX_SLOTS = 100_000  # of the direction after the last client is ready, where there is no deadline: 250 s of DDDSU
 _PROBE_SLOTS = 100  # looks at the channel that show which grant is of use
@@ -20,9 +20,9 @@ _PROBE_SLOTS = 100  # looks at the channel that show which grant is of use
 class SlotPassage:
     """A :data:`~fedwave.wireless.flow.Transfer` through the slot loop, each cell by itself.
 
-    Offers what :class:`~fedwave.wireless.passage.Passage` does. A client that no grant serves has no link. What is not
-    through by the deadline, or without one after ``MAX_SLOTS``, is taken to go on at its mean rate so far. All clients
-    of a cell are connected at once, and blocks kept for other traffic are whole.
+    Offers what :class:`~fedwave.wireless.sharing.passage.Passage` does. A client that no grant serves has no link. What
+    is not through by the deadline, or without one after ``MAX_SLOTS``, is taken to go on at its mean rate so far. All
+    clients of a cell are connected at once, and blocks kept for other traffic are whole.
 
     Parameters
     ----------

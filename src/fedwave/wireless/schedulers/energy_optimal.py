@@ -14,9 +14,9 @@ from fedwave.core.config import Fraction, NonNegative
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Bools, Floats
-from fedwave.wireless.min_max import claims_in_time, in_time, min_max_blocks
-from fedwave.wireless.rates import Rates
 from fedwave.wireless.scheduler import Asked, Scheduler, needs_deadline
+from fedwave.wireless.sharing.min_max import claims_in_time, in_time, min_max_blocks
+from fedwave.wireless.sharing.rates import Rates
 
 _HALVINGS = 8
 _GOLDEN_STEPS = 20

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from fedwave.core.registry import register
 from fedwave.core.types import Floats, Ints
-from fedwave.wireless.min_max import claims_in_time, shortfall
-from fedwave.wireless.rates import Rates
 from fedwave.wireless.scheduler import Scheduler
+from fedwave.wireless.sharing.min_max import claims_in_time, shortfall
+from fedwave.wireless.sharing.rates import Rates
 
 
 @register("scheduler", "equal_finish")

@@ -10,8 +10,8 @@ import numpy as np
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Bools, Floats, Ints
-from fedwave.wireless.rates import Rates
 from fedwave.wireless.scheduler import Asked, Scheduler, needs_deadline
+from fedwave.wireless.sharing.rates import Rates
 
 
 @register("scheduler", "fedcs")

@@ -12,9 +12,9 @@ from fedwave.core.config import NonNegative, Positive
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Bools, Floats
-from fedwave.wireless.min_max import claims_in_time
-from fedwave.wireless.rates import Rates
 from fedwave.wireless.scheduler import Asked, Scheduler
+from fedwave.wireless.sharing.min_max import claims_in_time
+from fedwave.wireless.sharing.rates import Rates
 
 
 @register("scheduler", "lyapunov")

@@ -9,8 +9,8 @@ import numpy as np
 
 from fedwave.core.registry import register
 from fedwave.core.types import Bools, Floats
-from fedwave.wireless.rates import USERS, Rates
 from fedwave.wireless.scheduler import Scheduler
+from fedwave.wireless.sharing.rates import USERS, Rates
 
 _EDGES = np.concatenate([[0.0], 1.0 / USERS[::-1]])  # shares of the carrier between which a rate is taken as linear
 _WIDTHS = np.diff(_EDGES)

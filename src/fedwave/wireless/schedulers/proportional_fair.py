@@ -13,8 +13,8 @@ from fedwave.core.config import Fraction
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Bools, Floats
-from fedwave.wireless.rates import Rates
 from fedwave.wireless.scheduler import Asked, Scheduler, best_of
+from fedwave.wireless.sharing.rates import Rates
 
 
 @register("scheduler", "proportional_fair")

@@ -14,9 +14,9 @@ from fedwave.core.keys import Key
 from fedwave.core.registry import name_of, register
 from fedwave.core.types import AirNoise, Bools, Floats, Ints
 from fedwave.wireless import aircomp
-from fedwave.wireless.air_time import AirGrid, AirTime, Overhead, most_devices
 from fedwave.wireless.budget import Row, rows_of, sourced
 from fedwave.wireless.scheduler import Scheduler
+from fedwave.wireless.uplinks.air_time import AirGrid, AirTime, Overhead, most_devices
 from fedwave.wireless.uplinks.digital import Uplink
 
 TailIndex = Annotated[float, Field(gt=1, le=2, allow_inf_nan=False, strict=True)]
@@ -181,7 +181,7 @@ class AirComp(Uplink):
 
         Raises
         ------
-        Refused : see :class:`~fedwave.wireless.air_time.AirTime`.
+        Refused : see :class:`~fedwave.wireless.uplinks.air_time.AirTime`.
         """
         usable = ready & np.isfinite(snr) & (snr > 0.0)
         if self.least_snr_db is not None:

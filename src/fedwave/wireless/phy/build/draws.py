@@ -16,11 +16,11 @@ from scipy.special import j0, ndtri
 from scipy.stats import qmc
 
 from fedwave.core.types import Floats
+from fedwave.wireless.phy.goodput import FIRST_ZERO, LOS_DOPPLER
 
 PROFILES = {"nlos": "C", "los": "D"}  # TDL models of TR 38.901 7.7.2; D has K = 13.3 dB, E 22 dB; UMa's mean is 9 dB
 PRB_HZ = 360e3  # of the reference numerology, 30 kHz
 ATTEMPTS = 4
-LOS_DOPPLER = 0.7  # Doppler shift of the line of sight relative to the largest: TR 38.901 7.7.2
 
 # Arguments of the curves: SINR / beta, in steps of a factor sqrt(2).
 X_LOW_DB, X_COUNT = -45.0, 64
@@ -80,7 +80,7 @@ def _gaussian(count: int, modes: int, states: int, seed: int) -> Floats:
 
 def rotation(correlation: float) -> complex:
     """Turn of the line of sight while the diffuse taps decorrelate to ``J0(z) = correlation``: ``exp(0.7 i z)``."""
-    z = np.linspace(0.0, 2.404825557695773, 20_001)
+    z = np.linspace(0.0, FIRST_ZERO, 20_001)
     return complex(np.exp(1j * LOS_DOPPLER * np.interp(-correlation, -j0(z), z)))
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from fedwave.core.types import Floats, Ints
 from fedwave.wireless import power
-from fedwave.wireless.air_time import AirGrid
 from fedwave.wireless.phy.goodput import coherence_time_s
 from fedwave.wireless.radio import Radio
+from fedwave.wireless.uplinks.air_time import AirGrid
 
 if TYPE_CHECKING:
     from fedwave.wireless.networks.cell import Cell

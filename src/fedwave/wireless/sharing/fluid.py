@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedwave.core.types import Bools, Floats, Ints
-from fedwave.wireless.rates import Rates
+from fedwave.wireless.sharing.rates import Rates
 
 _TOLERANCE = 1e-9  # relative, on time
 _CONNECTED = 400

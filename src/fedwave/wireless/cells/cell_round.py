@@ -10,18 +10,18 @@ import numpy as np
 
 from fedwave.core.keys import Key
 from fedwave.core.types import STATUS, Bools, Cohort, Compute, Delivery, Floats, Work, World
-from fedwave.wireless.air_passage import AirLinks, AirPassage, analog_work, most_values
-from fedwave.wireless.air_radio import air_grid, air_snr, full_power_dbm, sums_elsewhere_w_hz
-from fedwave.wireless.coverage import Coverage
+from fedwave.wireless.cells.coverage import Coverage
+from fedwave.wireless.cells.way import Way
 from fedwave.wireless.downlinks.downlink import Listeners, split_common
 from fedwave.wireless.flow import Links, run_round
-from fedwave.wireless.passage import Moment, Passage
 from fedwave.wireless.radio import Radio
-from fedwave.wireless.rates import Rates
 from fedwave.wireless.scheduler import Asked
+from fedwave.wireless.sharing.passage import Moment, Passage
+from fedwave.wireless.sharing.rates import Rates
 from fedwave.wireless.short_term import short_term_factor
+from fedwave.wireless.uplinks.air_passage import AirLinks, AirPassage, analog_work, most_values
+from fedwave.wireless.uplinks.air_radio import air_grid, air_snr, full_power_dbm, sums_elsewhere_w_hz
 from fedwave.wireless.uplinks.aircomp import AirComp
-from fedwave.wireless.way import Way
 
 if TYPE_CHECKING:
     from fedwave.wireless.networks.cell import Cell

@@ -147,7 +147,7 @@ class Coverage:
         """Share of the time that each cell's clients need, relative to the cell that needs longest, ``[S]``."""
         seconds = np.divide(bits, rate_bps, out=np.zeros(len(bits)), where=(rate_bps > 0.0) & np.isfinite(bits))
         work = np.bincount(serving, weights=seconds, minlength=self.cells)
-        return work / work.max() if work.max() > 0.0 else work
+        return work / max(float(work.max()), 1e-300)
 
     def settle(self, seen: LargeScale, speed_m_s: Floats, down_bits: Floats, up_bits: Floats) -> Radio:
         """The cohort's radio once load and rates agree: what it sends is interference in the other cells."""

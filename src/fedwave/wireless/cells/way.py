@@ -13,7 +13,7 @@ from fedwave.wireless.geometry.mobility import Area, disc
 from fedwave.wireless.radio import Radio
 
 if TYPE_CHECKING:
-    from fedwave.wireless.coverage import Coverage
+    from fedwave.wireless.cells.coverage import Coverage
     from fedwave.wireless.networks.cell import Cell
 
 _STEP_M = 5.0  # links are looked at again after so much movement: a fraction of the shadowing's correlation distance

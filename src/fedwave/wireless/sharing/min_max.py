@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedwave.core.types import Floats, Ints
-from fedwave.wireless.rates import Rates
+from fedwave.wireless.sharing.rates import Rates
 
 _TOLERANCE = 1e-9  # relative, on time and on blocks
 _STEPS = 60

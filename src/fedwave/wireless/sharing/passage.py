@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedwave.core.types import Bools, Floats, Ints
-from fedwave.wireless.rates import Rates
 from fedwave.wireless.scheduler import Scheduler
+from fedwave.wireless.sharing.rates import Rates
 
 _ENDLESS_S = 7 * 86_400.0  # a moving client without a deadline is given up after a week
 _NEVER = 1e6  # a transfer of which this share is left is counted as if it needed so many times as long

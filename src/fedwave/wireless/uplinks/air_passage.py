@@ -10,8 +10,8 @@ import numpy as np
 from fedwave.core.errors import Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import AirNoise, Bools, Delivery, Floats, Ints, Work
-from fedwave.wireless.air_time import AirGrid
 from fedwave.wireless.energy import EnergyModel
+from fedwave.wireless.uplinks.air_time import AirGrid
 from fedwave.wireless.uplinks.aircomp import AirComp, AirRound
 
 
@@ -69,14 +69,14 @@ class AirPassage:
     key : the round's, for the fading.
     until_s : the deadline, infinite where there is none.
 
-    After the call: ``coefficient [C, B]``, ``noise``, ``symbols``, ``control_bits``, ``tx_power_share [C]``, and as in
-    :class:`~fedwave.wireless.passage.Passage` ``block_s`` (a cell's blocks x seconds, shared by those on the air),
-    ``served_s`` (seconds on the air) and ``failed``. ``waited_s [C]`` is the time from being ready to the sum (or to
-    the deadline), ``summed [C]`` who had something to send.
+    After the call: ``coefficient [C, B]``, ``noise``, ``symbols``, ``control_bits``, ``tx_power_share [C]``, and as
+    in :class:`~fedwave.wireless.sharing.passage.Passage` ``block_s`` (a cell's blocks x seconds, shared by those on
+    the air), ``served_s`` (seconds on the air) and ``failed``. ``waited_s [C]`` is the time from being ready to the
+    sum (or to the deadline), ``summed [C]`` who had something to send.
 
     Raises
     ------
-    Refused : see :class:`~fedwave.wireless.air_time.AirTime`.
+    Refused : see :class:`~fedwave.wireless.uplinks.air_time.AirTime`.
     """
 
     uplink: AirComp
