@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedwave import simulation
-from fedwave.core.types import Cohort, Part
+from fedwave.core.types import Cohort, Leaf, Part
 from fedwave.engines.cohort import Fold
 from fedwave.experiment import Experiment
 
@@ -82,7 +82,8 @@ def test_folding_does_not_depend_on_the_order(order, weights, heard, group):
     values = np.random.default_rng(1).normal(size=(5, 3))
     zero = np.zeros(5, dtype=np.int64)
     cohort = Cohort(0, np.arange(5), np.array(weights), zero, zero, zero, zero + 2, zero, zero, zero)
-    fold = Fold({"a": Part({}), "b": Part({}, reduce="gather")}, 5)
+    leaves = {"x": Leaf((3,))}
+    fold = Fold({"a": Part(leaves), "b": Part(leaves, reduce="gather")}, 5)
     for start in range(0, 5, group):
         at = np.array(order[start : start + group])
         rows = {"x": torch.tensor(values[at], dtype=torch.float32)}

@@ -35,6 +35,7 @@ def test_tables_are_sound(direction, mcs_table):
     assert (table.gain >= 1.0).all() and (np.diff(table.gain, axis=4) >= 0.0).all()
     info = json.loads(table.info)
     assert info["sionna"].startswith("2.")
+    assert info["draws"] >= 4096  # fewer are for trying the build
     assert (info["direction"], info["mcs_table"], info["bler_target"]) == (direction, mcs_table, 0.1)
 
 
@@ -223,7 +224,30 @@ def test_jakes_correlation():
     assert goodput.csi_correlation(speed, 3.5e9, 1e-4) == pytest.approx(1 - z**2 / 4, abs=1e-6)
     assert goodput.csi_correlation(0.0, 3.5e9, 5e-3) == 1.0
     assert goodput.csi_correlation(speed, 3.5e9, 2e-3) == pytest.approx(j0(2 * np.pi * 97.2895 * 2e-3), abs=1e-6)
-    assert (goodput.csi_correlation(np.array([60.0, 300.0]), 3.5e9, 5e-3) == 0.0).all()  # past the first zero
+    assert goodput.csi_correlation(speed, 3.5e9, 5e-3) == pytest.approx(-j0(2 * np.pi * 97.2895 * 5e-3), abs=1e-6)
+    every = goodput.csi_correlation(np.linspace(0.0, 300.0, 500), 3.5e9, 5e-3)
+    assert (every >= 0.0).all() and (every <= 1.0).all()
+
+
+def test_correlation_in_line_of_sight():
+    """Of the power |a + d|^2, a turned by 0.7 z and d with covariance J0(z): simulated, against what comes back.
+
+    Up to where the power is first uncorrelated, at z = 2.24, that is J0 itself: the tables are built so.
+    """
+    z = np.array([0.3, 1.0, 2.0, 3.06, 4.0, 5.0])
+    age = z / (2 * np.pi * goodput.doppler_hz(10.0, 3.5e9))
+    got = np.array([float(goodput.csi_correlation(10.0, 3.5e9, each, True)) for each in age])
+    np.testing.assert_allclose(got[:3], j0(z[:3]), atol=1e-3)
+    rng, k, count = np.random.default_rng(0), goodput.RICE_FACTOR, 400_000
+    d, w = (rng.normal(size=(2, count, 2)) / np.sqrt(2.0)) @ np.array([1.0, 1j])
+    for turn, rho, equal in zip(z[3:], j0(z[3:]), got[3:], strict=True):
+        then, now = np.sqrt(k) + d, np.sqrt(k) * np.exp(0.7j * turn) + rho * d + np.sqrt(1 - rho**2) * w
+        simulated = np.corrcoef(np.abs(then) ** 2, np.abs(now) ** 2)[0, 1]
+        same = np.linspace(0.0, 2.24, 2_000)
+        first = same[np.argmin(np.abs(j0(same) - equal))]
+        assert goodput._power_correlation(first) == pytest.approx(simulated, abs=0.01)
+    # negative: nobody gains
+    assert goodput.csi_correlation(10.0, 3.5e9, 6.1 / (2 * np.pi * goodput.doppler_hz(10.0, 3.5e9)), True) < 0.1
 
 
 def test_coherence_time():

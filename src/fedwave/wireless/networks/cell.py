@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -26,9 +26,11 @@ from fedwave.wireless.geometry.handover import Handover
 from fedwave.wireless.geometry.mobility import Mobility, Static
 from fedwave.wireless.geometry.placement import annulus
 from fedwave.wireless.geometry.scene import Scene
+from fedwave.wireless.geometry.spreads import delay_spread_s
 from fedwave.wireless.geometry.topology import Layout
 from fedwave.wireless.link import resource_blocks
 from fedwave.wireless.network import Network
+from fedwave.wireless.phy.goodput import extension_below_db
 from fedwave.wireless.radio import Carrier
 from fedwave.wireless.scheduler import Scheduler
 from fedwave.wireless.schedulers.equal_finish import EqualFinish
@@ -181,12 +183,24 @@ class Cell(Network):
         for name, _, unit, source in DEPLOYMENTS[self.scenario].rows():
             own.append((name, self.resolved(name), unit, source if getattr(self, name) is None else "job"))
         own += [("h_ut_m", self.h_ut_m, "m", "TR 38.901 Table 7.2-1 (outdoor and ground-floor users)")]
-        own += [("resource_blocks", self.prbs, "", "TS 38.101-1 Table 5.3.2-1")]
+        own += [("resource_blocks", self.prbs, "", "TS 38.101-1 Table 5.3.2-1"), *self._extension_rows()]
         still = [] if self.mobility.moves else ["q_out_db"]  # of the rules of handover, all that concerns who rests
         own += self.budget.rows() + self.access.rows() + self.mobility.rows()
         own += [row for row in self.handover.rows() if not still or row[0] in still]
         own += self.energy.rows() + self.gnb.rows()
         return own + (self.uplink.explain(self.air_grid) if isinstance(self.uplink, AirComp) else [])
+
+    def _extension_rows(self) -> list[Row]:
+        """From which SINR downwards the goodput tables rest on error rates of our own."""
+        source = "goodput table without line of sight: below, most bits rest on MCS whose error rates are our extension"
+        spread_s = float(delay_spread_s(self.scenario, False, self.carrier_ghz))
+        tables = {"up": self.budget.uplink_mcs_table, "down": self.budget.downlink_mcs_table}
+        rows: list[Row] = []
+        for way, mcs_table in tables.items():
+            kwargs: Any = {"direction": way, "mcs_table": mcs_table, "profile": "nlos", "delay_spread_s": spread_s}
+            below = extension_below_db(self.prbs, subcarrier_khz=self.subcarrier_khz, **kwargs)
+            rows.append((f"{way}link_extension_db", below, "dB", source))
+        return rows
 
     def place(self, n: int, key: Key) -> Floats:
         """Uniform over the cell, or over the cluster, ``[N, 2]`` metres."""
