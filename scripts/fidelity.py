@@ -37,8 +37,8 @@ The radio runs at one of three fidelities, the key `network.fidelity` of a cell:
 
 Everything else of a round (access, energy, deadlines, quality of service of others) is the same code at each. A plan
 always takes the tables. Below, `"table"` is compared with Sionna; `scripts/fidelity` makes this page, and the tests
-check what stands under *accepted*, on smaller samples where these are slow. A share of transfers *within 10 %* counts
-single ones, which the fading of a few seconds moves; *a user* is the mean over five seeds.
+check most of what stands under *accepted*, on smaller samples where it is slow. A share of transfers *within 10 %*
+counts single ones, which the fading of a few seconds moves; *a user* is the mean over five seeds.
 
 """
 LIMITS = """## What is not covered
@@ -56,8 +56,9 @@ LIMITS = """## What is not covered
   checked against a closed form only. `"system"` and `"link"` have no soft combining and know the channel of the slot
   exactly: with the default report age (`budget.csi_delay_s`) tables are below them for clients that move.
 - Proportional fair is less exact than round robin (rows above). In an uplink limited by power the fluid model is
-  optimistic: it takes the mean grant where real grants vary from slot to slot, and so does the power per block. Where transfers are short against the
-  scheduler's memory, who is new and who is old matters, which the fluid model does not know.
+  optimistic: it takes the mean grant where real grants vary from slot to slot, and so does the power per block. Where
+  transfers are short against the scheduler's memory, who is new and who is old matters, which the fluid model does not
+  know.
 - The slot loop's proportional fair is Sionna's, but for one thing: the average of a client that is new starts where the
   others' are and not at 1 bit per slot, with which it would have the cell to itself for a while.
 - Only round robin and proportional fair are compared slot by slot. Equal finish, energy-optimal, deadline and Lyapunov

@@ -14,7 +14,7 @@ SCENARIOS = ("UMa", "UMi", "RMa", "InH")
 
 @dataclass(frozen=True)
 class Finding:
-    """``what`` was compared on which ``sample``, the difference ``found``, what is ``accepted`` ("": any), and is it?"""
+    """``what`` was compared on which ``sample``: the difference ``found``, the one ``accepted`` ("": any); ``met``?"""
 
     what: str
     sample: str
