@@ -71,6 +71,7 @@ def slot_loop() -> Iterator[Finding]:
     arms = [
         ("round_robin", "up", {}, True),
         ("round_robin", "down", down, True),
+        ("round_robin", "down", {"full_db": (3.0, 25.0)}, False),
         ("proportional_fair", "down", down | {"spread_s": 0.0, "beta": 0.995}, False),
         ("proportional_fair", "down", down | {"beta": 0.98}, False),
         ("proportional_fair", "up", {"beta": 0.98}, False),
