@@ -72,6 +72,14 @@ def test_a_share_of_the_carrier_takes_longer_and_uses_the_same_airtime():
         assert half.seconds - 0.1 == pytest.approx(2 * (whole.seconds - 0.1))
 
 
+def test_a_cell_without_room_keeps_the_others_going():
+    listeners = listeners_of([1e6, 4e6, 2e6], [0, 1, 0])
+    for downlink in (Unicast(), Multicast(1.0)):
+        got = deliver(downlink, listeners, carrier_share=np.array([0.0, 0.5]))
+        assert got.unreached_share == pytest.approx(2 / 3)
+        assert got.gnb_airtime_s[0] == 0.0 and got.gnb_airtime_s[1] == pytest.approx(0.25)  # 1e6 bits at 4e6 bit/s
+
+
 def test_in_turn():
     finish = one_after_another(listeners_of([1.0, 2.0, 4.0, 0.0], [1, 0, 1, 1]))
     end = finish(np.array([0.0, 5.0, 2.0, 0.0]), np.array([4.0, 4.0, 4.0, 4.0]))
@@ -108,6 +116,6 @@ def test_bad_input():
         with pytest.raises(BadInput, match="bits"):
             deliver(Unicast(), listeners, bits=bits)
     with pytest.raises(BadInput, match="carrier_share"):
-        deliver(Unicast(), listeners, carrier_share=0.0)
+        deliver(Unicast(), listeners, carrier_share=-0.1)
     with pytest.raises(BadInput, match="at least one device"):
         deliver(Unicast(), listeners_of([], []))

@@ -275,6 +275,38 @@ def test_multicast_puts_less_on_the_air():
     np.testing.assert_allclose(one.down_sent_bits, many.down_sent_bits)
 
 
+@pytest.mark.parametrize("name", ["unicast", "multicast", "rateless"])
+def test_a_cap_on_the_downlink_holds_for_every_way_to_send(name):
+    """A tenth of the carrier takes ten times as long, less what does not scale: connecting and backhaul."""
+    ids, work = np.arange(20), work_of(20, down=1e8, up=0)
+    whole, tenth = (
+        deliver(Cell(downlink=build("downlink", name), downlink_traffic=Traffic(fl_cap=cap)), WORLD, ids, work)
+        for cap in (1.0, 0.1)
+    )
+    assert tenth.downlink_s.max() == pytest.approx(10 * whole.downlink_s.max(), rel=0.1)
+    assert tenth.gnb_j > whole.gnb_j
+    assert tenth.down_air_bits == pytest.approx(whole.down_air_bits, rel=0.02)
+
+
+def test_sectors_of_one_site_hear_the_other_sites_too():
+    """The budget's margin, N (10^(m/10) - 1), on top of the own sectors': never less than the margin alone."""
+    sectors = Cell(sectors=3)
+    radio = radio_of(sectors, sectors.place(200, STATIC))
+    assert (radio.up_iot_db >= sectors.budget.uplink_iot_db - 1e-9).all()
+    assert (radio.down_iot_db >= sectors.budget.downlink_iot_db - 1e-9).all()
+    assert radio.down_iot_db.max() > sectors.budget.downlink_iot_db + 1.0
+
+
+def test_outdoor_users_of_rural_cells_sit_in_cars():
+    """9 dB more on average (TR 38.901 7.4.3.2), and 4.5 dB of spread around it."""
+    still = {"scenario": "RMa", "carrier_ghz": 0.7, "indoor_share": 0.0}
+    outside, inside = (Cell(**still, in_car_share=share) for share in (0.0, 1.0))
+    place = outside.place(400, STATIC)
+    more = radio_of(inside, place).coupling_db - radio_of(outside, place).coupling_db
+    assert more.mean() == pytest.approx(9.0, abs=1.0)
+    assert Cell(scenario="RMa", carrier_ghz=0.7).scene.in_car_share == 1.0 and Cell().scene.in_car_share == 0.0
+
+
 def test_base_delivery_is_apart():
     world = world_of(CELL.place(300, STATIC))
     base = CELL.deliver_base(world, 1e9, STATIC).to_dict()

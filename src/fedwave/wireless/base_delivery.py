@@ -5,10 +5,11 @@ For a foundation model it dwarfs any round, so it is reported apart and is in no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fedwave.core.errors import BadInput
 from fedwave.core.types import Floats
@@ -65,7 +66,7 @@ def base_delivery(
     *,
     energy: EnergyModel,
     connection: Connection,
-    carrier_share: float = 1.0,
+    carrier_share: ArrayLike = 1.0,
 ) -> BaseDelivery:
     """Send ``bits`` to all N devices once, by any downlink; O(N) for unicast, O(N log N) where devices are sorted.
 
@@ -78,24 +79,21 @@ def base_delivery(
     bits : size of the base, > 0 (0: nothing to deliver).
     listeners : all devices.
     energy, connection : of the radio, as in a round.
-    carrier_share : share of the carrier that may be used, in (0, 1]: rates shrink by it.
+    carrier_share : share of each cell's carrier that may be used, 0 to 1, one number or ``[S]``: rates shrink by it.
 
     Raises
     ------
-    BadInput : a size that is negative or not finite, a share outside (0, 1], no devices.
+    BadInput : a size that is negative or not finite, a share outside 0 to 1, no devices.
     """
     if not (np.isfinite(bits) and bits >= 0.0):
         raise BadInput(f"base bits must be finite and >= 0, got {bits!r}")
-    if not 0.0 < carrier_share <= 1.0:
-        raise BadInput(f"carrier_share must be above 0 and at most 1, got {carrier_share!r}")
+    share = np.asarray(carrier_share, dtype=float)
+    if not ((share >= 0.0) & (share <= 1.0)).all():
+        raise BadInput(f"carrier_share must be from 0 to 1, got {carrier_share!r}")
     if len(listeners) == 0:
         raise BadInput("the base model needs at least one device to go to")
-    on_share = replace(
-        listeners,
-        full_rate_bps=listeners.full_rate_bps * carrier_share,
-        cast_rate_bps=listeners.cast_rate_bps * carrier_share,
-        symbol_hz=listeners.symbol_hz * carrier_share,
-    )
+    share = np.broadcast_to(share, listeners.cells) if share.ndim == 0 else share[: listeners.cells]
+    on_share = listeners.on_share(share)
     size = np.full(len(listeners), float(bits))
     start = np.full(len(listeners), connection.setup_s if bits > 0.0 else 0.0)
     got = downlink.finish(start, size, np.zeros(len(size)), on_share, one_after_another(on_share))
@@ -103,7 +101,7 @@ def base_delivery(
     return BaseDelivery(
         bits=float(bits),
         seconds=float(np.max(got.end_s[reached], initial=0.0)),
-        gnb_airtime_s=got.airtime_s * carrier_share,
+        gnb_airtime_s=got.airtime_s * share,
         unreached_share=float(np.mean(~reached)),
         joules=_joules(got, on_share, energy, connection),
         bits_on_air=float(got.sent_bits.sum()),

@@ -34,6 +34,7 @@ class Deployment:
     min_distance_m: float = sourced(35.0, "m", "TR 38.901 Tables 7.2-1 to 7.2-3 (minimum BS-UT distance, 2D)")
     h_bs_m: float = sourced(25.0, "m", "TR 38.901 Tables 7.2-1 to 7.2-3")
     indoor_share: float = sourced(0.8, "", "TR 38.901 Tables 7.2-1 and 7.2-3; InH users share the site's building")
+    in_car_share: float = sourced(0.0, "", "TR 38.901 Table 7.2-3: in RMa all outdoors sit in cars; else none")
     gnb_power_dbm: Decibel = sourced(49.0, "dBm", "TR 38.901 Table 7.8-1 below 6 GHz; RMa: ITU-R M.2412 rural, 20 MHz")
 
     @property
@@ -48,9 +49,9 @@ class Deployment:
 
 DEPLOYMENTS = {
     "UMa": Deployment(),
-    "UMi": Deployment(200.0, 10.0, 10.0, 0.8, 44.0),
-    "RMa": Deployment(1732.0, 35.0, 35.0, 0.5, 49.0),
-    "InH": Deployment(20.0, 0.0, 3.0, 0.0, 24.0),
+    "UMi": Deployment(200.0, 10.0, 10.0, 0.8, 0.0, 44.0),
+    "RMa": Deployment(1732.0, 35.0, 35.0, 0.5, 1.0, 49.0),
+    "InH": Deployment(20.0, 0.0, 3.0, 0.0, 0.0, 24.0),
 }
 
 

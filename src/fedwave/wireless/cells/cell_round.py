@@ -227,7 +227,9 @@ class CellRound:
     def _receive(self, start_s: Floats, bits: Floats) -> Floats:
         """A downlink transfer: what all have in common may be sent once. The deadline cuts off what is on the air."""
         shared, own = split_common(start_s, bits)
-        got = self.cell.downlink.finish(start_s, shared, own, listeners(self.radio), self.down)
+        heard = listeners(self.radio)
+        share = self.coverage.free_blocks("down")[: heard.cells] / self.cell.prbs
+        got = self.cell.downlink.finish(start_s, shared, own, heard.on_share(share), self.down)
         in_time = np.isfinite(got.end_s).astype(float)
         late = np.flatnonzero((got.end_s > self.until_s) & (in_time > 0.0))
         window_s = np.maximum(self.until_s - start_s[late], 0.0)
@@ -236,7 +238,7 @@ class CellRound:
         common = everything - float(got.unicast_bits.sum())
         sent = copies + common * float(in_time[got.received_bits > 0.0].max(initial=0.0))
         self.down_air_bits += sent
-        self.down_air_s += float(got.airtime_s.sum()) * (sent / everything if everything > 0.0 else 0.0)
+        self.down_air_s += float((got.airtime_s * share).sum()) * (sent / everything if everything > 0.0 else 0.0)
         return got.end_s
 
     def _shortfall(self, done: Delivery) -> str:

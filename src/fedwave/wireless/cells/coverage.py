@@ -116,7 +116,7 @@ class Coverage:
     def seconds_per_bit(self, load: Load, direction: str) -> list[Floats]:
         """Whole-carrier seconds per bit of the background users of each cell that have a link."""
         seen = self._probes
-        radio = self.radio(seen, seen.serving, np.zeros(len(seen.serving)), load)
+        radio = self.radio(seen, seen.serving, np.full(len(seen.serving), self.budget.fading_speed_kmh / 3.6), load)
         rate = (radio.up() if direction == "up" else radio.down()).full_bps
         linked = [rate[(seen.serving == cell) & (rate > 0.0)] for cell in range(self.cells)]
         overall = 1.0 / rate[rate > 0.0] if (rate > 0.0).any() else np.ones(1)
@@ -192,7 +192,8 @@ class Coverage:
         watts = np.full(self.cells, 10.0 ** ((self.cell.resolved("gnb_power_dbm") - 30.0) / 10.0))
         noise = power.noise_dbm(self.cell.carrier.bandwidth_hz, self.budget.ue_noise_figure_db)
         received = downlink_interference(seen.gain, serving, load, watts)
-        return over_thermal_db(received, 10.0 ** ((noise - 30.0) / 10.0))
+        heard_db = over_thermal_db(received, 10.0 ** ((noise - 30.0) / 10.0))
+        return self._with_other_sites(heard_db, self.budget.downlink_iot_db)
 
     def _up_iot_db(self, load: Floats, floor_w_hz: Floats | None) -> Floats:
         if self.cells == 1:
@@ -201,7 +202,14 @@ class Coverage:
         if floor_w_hz is not None:
             received = received + floor_w_hz
         noise = power.noise_dbm(1.0, self.budget.gnb_noise_figure_db)
-        return over_thermal_db(received, 10.0 ** ((noise - 30.0) / 10.0))
+        heard_db = over_thermal_db(received, 10.0 ** ((noise - 30.0) / 10.0))
+        return self._with_other_sites(heard_db, self.budget.uplink_iot_db)
+
+    def _with_other_sites(self, iot_db: Floats, margin_db: float) -> Floats:
+        """Interference of a single site's own cells, and on top of it the budget's for the sites that are not there."""
+        if self.cell.sites > 1:
+            return iot_db
+        return 10.0 * np.log10(10.0 ** (iot_db / 10.0) + 10.0 ** (margin_db / 10.0) - 1.0)
 
     def _probe_interference(self, load: Floats) -> Floats:
         seen, density = self._probes, self._probe_density_w_hz

@@ -7,7 +7,7 @@ whom the transmission did not cover) goes through the cell's scheduler, all of i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -32,8 +32,8 @@ class Listeners:
     cast_rate_bps : goodput at which it can decode what is sent to all of its cell on the whole carrier, >= 0. There is
         no beam for each and one layer, so it should leave out the array gain that ``full_rate_bps`` contains.
     sinr : mean linear SINR of that common transmission, >= 0, implementation gap taken off.
-    symbol_hz : data symbols per second that the whole carrier has for it (bandwidth less TDD, guard, control, reference
-        signal and protocol shares): bit/s for each bit/s/Hz.
+    symbol_hz : data symbols per second that the carrier has for it (bandwidth less TDD, guard, control, reference
+        signal and protocol shares): bit/s for each bit/s/Hz. One number, or ``[C]``, the same for those of a cell.
 
     Raises
     ------
@@ -44,7 +44,7 @@ class Listeners:
     full_rate_bps: Floats
     cast_rate_bps: Floats
     sinr: Floats
-    symbol_hz: float
+    symbol_hz: Floats | float
 
     def __post_init__(self) -> None:
         """Refuse what no rate or cell can be."""
@@ -57,6 +57,16 @@ class Listeners:
 
     def __len__(self) -> int:
         return len(self.cell)
+
+    def on_share(self, share: Floats) -> Listeners:
+        """The same where a message may have ``share [S]`` of each cell's carrier, 0 to 1: rates shrink by it."""
+        own = share[self.cell]
+        return replace(
+            self,
+            full_rate_bps=self.full_rate_bps * own,
+            cast_rate_bps=self.cast_rate_bps * own,
+            symbol_hz=self.symbol_hz * own,
+        )
 
     @property
     def cells(self) -> int:

@@ -72,29 +72,31 @@ class Rateless(Downlink):
 
     def cast(self, bits: float, listening: Bools, listeners: Listeners) -> Cast:
         """At the best fixed rate of the weakest covered listener."""
-        sinr, hz = listeners.sinr, listeners.symbol_hz
+        sinr, hz = listeners.sinr, np.broadcast_to(listeners.symbol_hz, len(listeners)).astype(float)
         own_rate = np.minimum(best_fixed_rate(sinr), self.max_efficiency)
         repair = seconds_of(np.where(listening, bits, 0.0), listeners.full_rate_bps)
         alone_s = self.seconds(bits, own_rate, sinr, hz)
         covered = covered_by(sinr, alone_s, repair, listening, listeners, self.coverage)
         weakest = extreme_per_cell(sinr, covered, listeners, largest=False)
-        rate = self.efficiency(bits, np.where(np.isfinite(weakest), weakest, 0.0), hz)
+        cell_hz = extreme_per_cell(hz, covered, listeners, largest=True)
+        rate = self.efficiency(bits, np.where(np.isfinite(weakest), weakest, 0.0), cell_hz)
         listen = np.zeros(len(sinr))
-        listen[covered] = self.seconds(bits, rate[listeners.cell[covered]], sinr[covered], hz)
+        listen[covered] = self.seconds(bits, rate[listeners.cell[covered]], sinr[covered], hz[covered])
         cell_s = extreme_per_cell(listen, covered, listeners, largest=True)
-        return Cast(covered, listen, cell_s, cell_s * rate * hz, bits * (1.0 + self.overhead))
+        return Cast(covered, listen, cell_s, cell_s * rate * cell_hz, bits * (1.0 + self.overhead))
 
-    def efficiency(self, bits: float, sinr: Floats, symbol_hz: float) -> Floats:
+    def efficiency(self, bits: float, sinr: Floats, symbol_hz: Floats | float) -> Floats:
         """R in bit/s/Hz at which a listener of mean ``sinr [S]`` is done first, at most ``W(sinr) / ln 2``."""
         candidates = np.minimum(_SEARCH[:, None] * best_fixed_rate(sinr), self.max_efficiency)
-        each = np.broadcast_to(sinr, candidates.shape)
-        seconds = self.seconds(bits, candidates.ravel(), each.ravel(), symbol_hz).reshape(candidates.shape)
+        each, hz = (np.broadcast_to(values, candidates.shape).ravel() for values in (sinr, symbol_hz))
+        seconds = self.seconds(bits, candidates.ravel(), each, hz).reshape(candidates.shape)
         return np.take_along_axis(candidates, seconds.argmin(axis=0)[None], axis=0)[0]
 
-    def seconds(self, bits: float, efficiency: Floats, sinr: Floats, symbol_hz: float) -> Floats:
+    def seconds(self, bits: float, efficiency: Floats, sinr: Floats, symbol_hz: Floats | float) -> Floats:
         """Until a listener of mean ``sinr [C]`` has enough at ``efficiency [C]`` bit/s/Hz; infinite without either."""
-        some = (sinr >= _LEAST_SINR) & (efficiency * symbol_hz > 0.0)
-        needed = (1.0 + self.overhead) * bits / (efficiency[some] * symbol_hz * self.block_s)
+        symbols_s = efficiency * symbol_hz
+        some = (sinr >= _LEAST_SINR) & (symbols_s > 0.0)
+        needed = (1.0 + self.overhead) * bits / (symbols_s[some] * self.block_s)
         out = np.full(len(sinr), np.inf)
         p = reception_probability(efficiency[some], sinr[some])
         out[some] = self.block_s * blocks_until(needed, p, self.confidence)

@@ -66,6 +66,7 @@ class Cell(Network):
     h_bs_m, h_ut_m : antenna heights of the site and of the users.
     gnb_power_dbm : transmit power of a cell, over the whole carrier.
     indoor_share, o2i_model : clients behind a wall, and which (TR 38.901 Table 7.4.3-2).
+    in_car_share : of those outdoors, who sit in a car.
     tilt_deg : downtilt of a sector's antenna.
     budget, energy, gnb : tables with a source per entry: link, clients' radios, base stations.
     fidelity : "table" for 10 to 1,000,000 clients. For at most 1,000 that stand still, with Sionna (the extra
@@ -94,6 +95,7 @@ class Cell(Network):
     h_bs_m: Positive | None = None
     h_ut_m: Positive = 1.5
     indoor_share: Probability | None = None
+    in_car_share: Probability | None = None
     gnb_power_dbm: Decibel | None = None
     o2i_model: Literal["low", "high"] = "low"
     tilt_deg: NonNegative = 0.0
@@ -152,6 +154,7 @@ class Cell(Network):
             h_ut_m=self.h_ut_m,
             min_distance_m=self.resolved("min_distance_m"),
             indoor_share=self.resolved("indoor_share"),
+            in_car_share=self.resolved("in_car_share"),
             o2i_high_share=float(self.o2i_model == "high"),
         )
 
@@ -240,7 +243,7 @@ class Cell(Network):
         seen = coverage.look(world.position_m, ids)
         speed = np.full(len(ids), self.budget.fading_speed_kmh / 3.6)
         radio = coverage.radio(seen, seen.serving, speed, coverage.background)
-        share = float(coverage.free_blocks("down").min()) / self.prbs
+        share = coverage.free_blocks("down") / self.prbs
         return base_delivery(
             bits, listeners(radio), self.downlink, energy=self.energy, connection=self.connection, carrier_share=share
         )
