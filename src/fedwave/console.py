@@ -284,7 +284,8 @@ def show_plan(plan: Plan) -> None:
         "delivered": f"{plan.delivered_share:.0%} of the updates of {plan.clients} clients in turn"
         + "".join(f", {name.replace('_', ' ')} {share:.0%}" for name, share in plan.lost.items()),
         **_base_row(plan),
-        "in all": f"{plan.rounds} round{'s' if plan.rounds != 1 else ''} in {duration(plan.total_s)}",
+        "in all": f"{plan.rounds} round{'s' if plan.rounds != 1 else ''} in {duration(plan.total_s)}"
+        + (f", going by the first {plan.rehearsed}" if plan.rehearsed < plan.rounds else ""),
     }
     for name, text in lines.items():
         print(f"  {name:<10} {text}")

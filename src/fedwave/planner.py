@@ -15,6 +15,7 @@ from fedwave.federation.setting import Setting, Turn
 from fedwave.federation.sync import rehearse
 
 _REHEARSED = 20
+_STAND_IN = "the network's own fidelity takes too long for a plan: this is its link tables'"
 _ANYHOW = "no device can take part; seconds, bits and joules are those of a round in which memory and battery sufficed"
 
 
@@ -23,8 +24,8 @@ class Plan:
     """What a job asks of its devices and its network. Quantities are per round unless said otherwise.
 
     ``binding`` is what ends the round or keeps clients out of it; ``*_per_client`` are means over the rehearsed
-    cohorts, ``round_s_p5`` and ``round_s_p95`` quantiles over the rehearsed rounds. ``base_delivery`` is the one-time
-    delivery of the base model to all devices, in no other number.
+    cohorts, ``round_s_p5`` and ``round_s_p95`` quantiles over the ``rehearsed`` rounds; totals take those for all.
+    ``base_delivery`` is the one-time delivery of the base model to all devices, in no other number.
     """
 
     verdict: Literal["suitable", "conditional", "unsuitable"]
@@ -49,6 +50,7 @@ class Plan:
     total_energy_j: float
     devices: dict[str, dict[str, float | bool]]
     assumptions: tuple[str, ...]
+    rehearsed: int
     base_delivery: dict[str, float] | None = None
 
     @property
@@ -67,15 +69,18 @@ def plan(experiment: Experiment, *, rounds: int | None = None) -> Plan:
     A job is unsuitable where fewer clients than the quorum can be heard in most rounds, conditional where more than one
     client in ten is lost, suitable otherwise. Raises :class:`BadInput` where the numbers run out of range.
     """
-    setting = experiment.setting()
-    setting = replace(setting, network=setting.network.for_planning())
+    job = experiment.setting()
+    setting = replace(job, network=job.network.for_planning())
     check_network(setting)
     with np.errstate(all="ignore"):  # what overflows shows in the result, and is refused there
         count = rounds or min(setting.rounds, _REHEARSED)
         rehearsal = list(rehearse(setting, count))
         takes_place = any(turn.delivery.trained.any() for _, turn in rehearsal)
         costs = rehearsal if takes_place else list(rehearse(setting, count, anyhow=True))
-        return _checked(_summary(setting, rehearsal, costs))
+        found = _checked(_summary(setting, rehearsal, costs))
+    if setting.network == job.network:
+        return found
+    return replace(found, assumptions=(_STAND_IN, *found.assumptions))
 
 
 def _summary(
@@ -120,6 +125,7 @@ def _summary(
         total_energy_j=float(np.mean([r.energy_j for r in records])) * setting.rounds,
         devices=_devices(setting, [t for _, t in rehearsal]),
         assumptions=assumptions,
+        rehearsed=len(rehearsal),
         base_delivery=setting.base_delivery(),
     )
 

@@ -16,15 +16,20 @@ from fedwave.core.keys import Key
 from fedwave.core.types import STATUS
 from fedwave.wireless import power
 from fedwave.wireless.budget import LinkBudget
+from fedwave.wireless.cells.cell_round import CellRound
 from fedwave.wireless.cells.coverage import Coverage
+from fedwave.wireless.energy import Components, Drx, RadioEnergy
+from fedwave.wireless.geometry.handover import Handover
 from fedwave.wireless.geometry.mobility import StraightLine
 from fedwave.wireless.geometry.placement import annulus
 from fedwave.wireless.networks.cell import Cell
+from fedwave.wireless.schedulers.energy_optimal import EnergyOptimal
+from fedwave.wireless.schedulers.fedcs import FedCS
 from fedwave.wireless.schedulers.round_robin import RoundRobin
 from fedwave.wireless.short_term import short_term_factor
 from fedwave.wireless.traffic import Flow, Traffic
 
-from .helpers import STATIC, cohort_of, compute_of, deliver, work_of, world_of
+from .helpers import ROUND, STATIC, cohort_of, compute_of, deliver, work_of, world_of
 
 CELL = Cell()
 
@@ -313,3 +318,64 @@ def test_base_delivery_is_apart():
     assert base["bits_on_air"] == pytest.approx(1e9 * 300 * (1 - base["unreached_share"]))
     assert base["seconds"] > 0 and base["joules_mean"] > 0
     assert all(np.isfinite(value) for value in base.values())
+
+
+PARTS = Components(pa_efficiency=0.5, baseband_w=0.3, receive_w=0.0, setup_w=0.0, tail_w=0.0, drx=Drx(enabled=False))
+
+
+def upload_of(cell, count=1, **kwargs):
+    """Uploads alone: nothing is received, and all are ready at the same time."""
+    work = work_of(count, down=0.0, up=1e7)
+    return deliver(cell, WORLD, np.arange(count), work, compute_of(count, seconds=1.0), **kwargs)
+
+
+def test_the_amplifier_is_on_for_the_uplinks_share_of_the_time():
+    """A lone upload has the whole carrier for t seconds, of which 25 % are uplink: ``t (0.25 (P / eta + 0.3 W))``."""
+    cell = Cell(energy=PARTS)
+    done = upload_of(cell)
+    dbm = radio_of(cell, WORLD.position_m[:1]).up_power_dbm(np.array([51.0]))[0]
+    mean_w = 0.25 * (1e-3 * 10.0 ** (dbm / 10.0) / 0.5 + 0.3)
+    assert done.radio_j[0] == pytest.approx(mean_w * done.airtime, rel=1e-6)
+    work, compute = work_of(1, down=0.0, up=1e7), compute_of(1)
+    asked = CellRound(cell, WORLD, cohort_of([0]), work, compute, ROUND, STATIC, None).asked
+    assert asked.radio_j[0] == pytest.approx(mean_w * 1e7 / asked.up_bps[0], rel=1e-6)
+    whole = upload_of(Cell(energy=RadioEnergy(2.0, 0.0, 0.0, 0.0, 0.0, 0.0)))
+    assert whole.radio_j[0] == pytest.approx(2.0 * whole.airtime)
+
+
+@pytest.mark.parametrize("cell", [Cell(scheduler=FedCS()), Cell(budget=LinkBudget(connected_per_cell=1))])
+def test_who_waits_for_the_carrier_does_not_send(cell):
+    """One after the other on all 51 blocks: each is on for its blocks x seconds / 51, at the power of 51 blocks."""
+    done = upload_of(replace(cell, energy=PARTS), 6, deadline_s=600.0)
+    assert done.heard.any()
+    dbm = radio_of(cell, WORLD.position_m[:6]).up_power_dbm(np.full(6, 51.0))
+    expected = 0.25 * (1e-3 * 10.0 ** (dbm / 10.0) / 0.5 + 0.3) * done.block_s / 51.0
+    np.testing.assert_allclose(done.radio_j, np.where(done.heard, expected, 0.0), rtol=1e-6)
+    assert done.block_s.sum() / 51.0 < 0.7 * done.airtime
+
+
+def test_what_a_scheduler_hears_of_power_is_a_mean_over_time():
+    """With a quarter of the time for the uplink the mean radiated power is a quarter, and so is the circuits'."""
+    heard = []
+
+    class Spy(RoundRobin):
+        def backoff_db(self, ready_s, bits, snr, rates_at, until_s, power_w):
+            heard.append(power_w)
+            return np.zeros(len(bits))
+
+    upload_of(Cell(scheduler=Spy()))
+    dbm = radio_of(CELL, WORLD.position_m[:1]).up_power_dbm(np.array([51.0]))
+    np.testing.assert_allclose(heard[0], 0.25 * 10.0 ** ((dbm - 30.0) / 10.0))
+    assert EnergyOptimal().circuit_w == pytest.approx(float(Components().send_w(-np.inf, 0.25)))
+
+
+def test_bits_of_a_lost_link_were_sent():
+    """Who had blocks before its link was lost has sent bits, and pays for the time on the air."""
+    rules = Handover(q_out_db=8.0, q_in_db=10.0, t310_s=0.0, t311_s=0.0)
+    cell = Cell(sites=7, sectors=3, indoor_share=0.0, mobility=StraightLine(120.0), energy=PARTS, handover=rules)
+    world = world_of(cell.place(20, STATIC))
+    done = deliver(cell, world, np.arange(20), work_of(20, down=0.0, up=4e8), compute_of(20), deadline_s=200.0)
+    lost = (done.status == STATUS["radio_link_failure"]) & (done.block_s > 0.0)
+    assert lost.any()
+    assert (done.up_sent_bits[lost] > 0.0).all() and (done.up_sent_bits[lost] < 4e8).all()
+    assert (done.radio_j[lost] > 0.0).all() and (done.uplink_s[lost] > 0.0).all()

@@ -91,6 +91,11 @@ def test_resource_blocks():
     assert [link.resource_blocks(b, 15) for b in (5, 20, 50)] == [25, 106, 270]
     assert [link.resource_blocks(b, 30) for b in (5, 20, 100)] == [11, 51, 273]
     assert [link.resource_blocks(b, 60) for b in (10, 20, 100)] == [11, 24, 135]
+    # FR2, TS 38.101-2 Table 5.3.2-1
+    assert [link.resource_blocks(b, 120, 28.0) for b in (50, 100, 200, 400)] == [32, 66, 132, 264]
+    assert [link.resource_blocks(b, 60, 28.0) for b in (50, 100, 200)] == [66, 132, 264]
+    with pytest.raises(BadInput, match="30 is not one of 60, 120 at 28 GHz"):
+        link.resource_blocks(100, 30, 28.0)
     with pytest.raises(BadInput, match="100 MHz has no 15 kHz grid"):
         link.resource_blocks(100, 15)
     with pytest.raises(BadInput, match="subcarrier_khz"):

@@ -33,4 +33,4 @@ def unknown(what: str, name: str, known: Iterable[str], *, of: str = "") -> BadI
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return BadInput(f"unknown {what} {name!r}{' of ' if of else ''}{of}{hint} (known: {', '.join(known)})")
+    return BadInput(f"unknown {what} {name!r}{' of ' if of else ''}{of}{hint} (known: {', '.join(known) or 'none'})")

@@ -57,14 +57,15 @@ def check_range(scenario: str, **quantities: ArrayLike) -> None:
 
     Parameters
     ----------
-    quantities : any of ``distance_m``, ``carrier_ghz``, ``h_bs_m``, ``h_ut_m``; scalars or arrays.
+    quantities : any of ``distance_m`` (or ``radius_m``, of a cell), ``carrier_ghz``, ``h_bs_m``, ``h_ut_m``; scalars or
+        arrays.
 
     Raises
     ------
     BadInput : unknown scenario, or the first value outside its range.
     """
     for name, values in quantities.items():
-        low, high = valid_range(scenario, name)
+        low, high = valid_range(scenario, "distance_m" if name == "radius_m" else name)
         array = np.atleast_1d(np.asarray(values, dtype=float))
         outside = array[~((array >= low) & (array <= high))]
         if outside.size:

@@ -76,8 +76,14 @@ class EnergyModel(ABC):
     model: ClassVar[str]
 
     @abstractmethod
-    def send_w(self, power_dbm: ArrayLike) -> Floats:
-        """Power drawn while sending at ``power_dbm``, any shape; bits are charged on top by ``uplink_j_per_bit``."""
+    def send_w(self, power_dbm: ArrayLike, uplink_share: float = 1.0) -> Floats:
+        """Mean power over an upload, any shape; bits are charged on top by ``uplink_j_per_bit``.
+
+        Parameters
+        ----------
+        power_dbm : radiated while sending.
+        uplink_share : of the upload's time in which it sends, because TDD gives the rest to the downlink.
+        """
 
     def tail_j(self, gap_s: ArrayLike, inactivity_s: float) -> Floats:
         """Energy of the first ``gap_s`` (>= 0, may be infinite) after a transfer; asleep from ``inactivity_s`` on.
@@ -116,8 +122,8 @@ class RadioEnergy(EnergyModel):
     tail_w: NonNegative = sourced(1.060, "W", f"tail base power, {_HUANG}; assumed for NR")
     drx: Drx = sourced(Drx(enabled=False), "", "the measured tail has its network's DRX in it")
 
-    def send_w(self, power_dbm: ArrayLike) -> Floats:
-        """``transmit_w`` at any transmit power."""
+    def send_w(self, power_dbm: ArrayLike, uplink_share: float = 1.0) -> Floats:
+        """``transmit_w`` whatever the power and the share: measured over uploads, pauses between slots included."""
         return np.full(np.shape(power_dbm), self.transmit_w)
 
 
@@ -143,6 +149,8 @@ class WholePhoneMmWave(RadioEnergy):
 @dataclass(frozen=True)
 class Components(EnergyModel):
     """The modem by its parts: ``P = P_tx / eta + P_baseband`` while sending, ``receive_w`` while receiving, no slope.
+
+    Between its uplink slots it draws ``tail_w``: it listens for its next grant (PDCCH) and receives no data.
 
     Ratios are those of 3GPP TR 38.840 (FR1, 100 MHz, four receive antennas). They have no watts: the unit is fixed at
     1.26 mW, so that the 450 units between 0 and 23 dBm are ``(200 - 1) mW / eta`` at the assumed PA efficiency of 0.35,
@@ -174,9 +182,10 @@ class Components(EnergyModel):
         """Nothing beyond the power: 0."""
         return 0.0
 
-    def send_w(self, power_dbm: ArrayLike) -> Floats:
-        """``10^(P_dBm / 10) mW / eta + P_baseband``, any shape."""
-        return 1e-3 * 10.0 ** (np.asarray(power_dbm, dtype=float) / 10.0) / self.pa_efficiency + self.baseband_w
+    def send_w(self, power_dbm: ArrayLike, uplink_share: float = 1.0) -> Floats:
+        """``10^(P_dBm / 10) mW / eta + P_baseband`` for the uplink's share of the time, else ``tail_w``; any shape."""
+        amplifier_w = 1e-3 * 10.0 ** (np.asarray(power_dbm, dtype=float) / 10.0) / self.pa_efficiency
+        return uplink_share * (amplifier_w + self.baseband_w) + (1.0 - uplink_share) * self.tail_w
 
 
 @register("energy", "nb-iot")
@@ -210,6 +219,8 @@ class WifiStation(Components):
 @dataclass(frozen=True)
 class LeoTerminal(RadioEnergy):
     """A satellite user terminal while in use: constant power, an assumption of the order of its makers' sheets."""
+
+    model: ClassVar[str] = "terminal (constant power while in use)"
 
     transmit_w: NonNegative = sourced(60.0, "W", "assumption: a phased-array terminal, whatever it does")
     receive_w: NonNegative = sourced(60.0, "W", "assumption: a phased-array terminal, whatever it does")

@@ -18,6 +18,9 @@ from fedwave.wireless.energy import Connection, EnergyModel
 # (start_s [C], bits [C]) -> end_s [C]; start is infinite where a client does not send, end where it has no link.
 Transfer = Callable[[Floats, Floats], Floats]
 
+# () -> when transfers that never end stopped [C] (-inf: they never began), bits sent by then [C].
+Stopped = Callable[[], tuple[Floats, Floats]]
+
 # (now_s [C], who asks [C]) -> seconds until connected [C], connected at all [C].
 Access = Callable[[Floats, Bools], tuple[Floats, Bools]]
 
@@ -40,6 +43,8 @@ class Links:
         called it spends nothing. ``None``: at once.
     send_w : power while sending, asked for after ``up`` has said when transfers end; ``None``: ``energy.transmit_w``.
     failed : who lost the radio link for good, asked for likewise; ``None``: nobody.
+    stopped : when those of ``up`` that never end stopped, and the bits that they had sent, ``[C]`` each, asked for
+        likewise; ``-inf``, or ``None`` for all: they never began.
     """
 
     down: Transfer
@@ -54,6 +59,7 @@ class Links:
     paged_s: Floats | None = None
     send_w: Callable[[], Floats] | None = None
     failed: Callable[[], Bools] | None = None
+    stopped: Stopped | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,15 @@ class Timeline:
         self.last_s = np.full(count, -np.inf) if links.idle_s is None else -links.idle_s
         self._paid_j = self._tail_j(np.full(count, np.inf))
 
-    def transfer(self, bits: Floats, end_of: Transfer, *, watts: Callable[[], Any], j_per_bit: float) -> Sent:
+    def transfer(
+        self,
+        bits: Floats,
+        end_of: Transfer,
+        *,
+        watts: Callable[[], Any],
+        j_per_bit: float,
+        stopped: Stopped | None = None,
+    ) -> Sent:
         """Send ``bits [C]``; who does not get to the end leaves the round. Progress is taken as linear in time."""
         link, deadline = self._links.connection, self._deadline_s
         wanted = self.alive & (bits > 0.0)
@@ -97,17 +111,19 @@ class Timeline:
         end = end_of(np.where(wanted & connected, start, np.inf), bits)
         reached = wanted & connected & np.isfinite(end)
         begin = np.minimum(start, deadline)
-        end = np.where(reached, end, begin)
+        stop_s, stop_bits = (-np.inf, 0.0) if stopped is None else stopped()
+        broken = wanted & connected & ~reached & (stop_s > begin)
+        end = np.where(reached, end, np.where(broken, np.minimum(stop_s, deadline), begin))
 
         waited_s = begin - np.minimum(self.now_s, deadline)
         idle_s = np.minimum(idle_s, waited_s)
         access_s = np.minimum(access_s, waited_s - idle_s)
         air_s = np.minimum(end, deadline) - begin
         whole = np.where(end > start, end - start, 1.0)
-        sent = np.where(reached, bits * np.where(end <= deadline, 1.0, air_s / whole), 0.0)
+        sent = np.where(reached, bits * np.where(end <= deadline, 1.0, air_s / whole), np.where(broken, stop_bits, 0.0))
         access_w = np.where(asleep, self._energy.setup_w, self._energy.tail_w)
         owed_j = self._tail_j(gap) - self._paid_j
-        used = reached & (start < deadline)
+        used = (reached | broken) & (start < deadline)
         spent_j = np.where(used, owed_j, 0.0) + wanted * access_w * access_s
         self.radio_j += spent_j + np.where(air_s > 0.0, watts(), 0.0) * air_s + j_per_bit * sent
         self._paid_j = np.where(used, 0.0, self._paid_j)
@@ -218,14 +234,16 @@ class _Course:
     def send(self, bits: Floats) -> None:
         energy, before = self.links.energy, self.line.alive.copy()
         watts = self.links.send_w or (lambda: energy.transmit_w)
-        sent = self.line.transfer(bits, self.links.up, watts=watts, j_per_bit=energy.uplink_j_per_bit)
+        sent = self.line.transfer(
+            bits, self.links.up, watts=watts, j_per_bit=energy.uplink_j_per_bit, stopped=self.links.stopped
+        )
         self.up_bits += sent.bits
         self._leave(before, "deadline")
         self.status[sent.unreached] = STATUS["outage"]
         self.status[sent.refused] = STATUS["access"]
         if self.links.failed is not None:
             self.status[sent.unreached & self.links.failed()] = STATUS["radio_link_failure"]
-        self._book("uplink", before & ~sent.unreached & ~sent.refused, sent.seconds)
+        self._book("uplink", before & ~sent.refused & (~sent.unreached | (sent.bits > 0.0)), sent.seconds)
 
     def delivery(self, server_s: float, server_j: float) -> Delivery:
         line = self.line

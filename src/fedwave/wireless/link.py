@@ -54,14 +54,23 @@ _PRBS = {
     60: dict(zip(_BANDWIDTHS_MHZ[1:], (11, 18, 24, 31, 38, 44, 51, 58, 65, 79, 93, 107, 121, 135), strict=True)),
 }
 
+# The same for FR2: TS 38.101-2 Table 5.3.2-1.
+_PRBS_FR2 = {60: {50: 66, 100: 132, 200: 264}, 120: {50: 32, 100: 66, 200: 132, 400: 264}}
+FR2_FROM_GHZ = 24.25  # TS 38.104 Table 5.1-1
+
 _OVERHEAD = {("down", "FR1"): 0.14, ("down", "FR2"): 0.18, ("up", "FR1"): 0.08, ("up", "FR2"): 0.10}
 
 
-def resource_blocks(bandwidth_mhz: float, subcarrier_khz: int) -> int:
-    """Resource blocks of an FR1 channel, TS 38.101-1 Table 5.3.2-1. Raises :class:`BadInput` where there are none."""
-    if subcarrier_khz not in _PRBS:
-        raise BadInput(f"subcarrier_khz: {subcarrier_khz!r} is not one of 15, 30, 60")
-    known = _PRBS[subcarrier_khz]
+def resource_blocks(bandwidth_mhz: float, subcarrier_khz: int, carrier_ghz: float = 3.5) -> int:
+    """Resource blocks of a channel, TS 38.101-1 (FR1) and 38.101-2 (FR2, from 24.25 GHz on) Tables 5.3.2-1.
+
+    Raises :class:`BadInput` where there is no such channel.
+    """
+    grids = _PRBS_FR2 if carrier_ghz >= FR2_FROM_GHZ else _PRBS
+    if subcarrier_khz not in grids:
+        spacings = ", ".join(str(spacing) for spacing in grids)
+        raise BadInput(f"subcarrier_khz: {subcarrier_khz!r} is not one of {spacings} at {carrier_ghz:g} GHz")
+    known = grids[subcarrier_khz]
     if bandwidth_mhz not in known:
         allowed = ", ".join(str(width) for width in known)
         raise BadInput(f"bandwidth_mhz: {bandwidth_mhz:g} MHz has no {subcarrier_khz} kHz grid (allowed: {allowed})")

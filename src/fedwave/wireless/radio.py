@@ -103,14 +103,19 @@ class Radio:
 
     def down(self, *, diversity: bool = False) -> Rates:
         """Downlink goodput, with the number of layers that carries most."""
+        if not diversity:
+            return self._plain_down
+        few = np.maximum(self.carrier.prbs / USERS, 1.0)
+        return replace(self._plain_down, gain=self._gain(self.down_sinr_db()[:, None], few, "down"))
+
+    @cached_property
+    def _plain_down(self) -> Rates:
         grants = self.carrier.grants.astype(float)
         rate = np.zeros((len(self.coupling_db), len(grants)))
         for layers in range(1, self.budget.downlink_layers + 1):
             sinr = self.down_sinr_db(layers)[:, None]
             rate = np.maximum(rate, self._goodput_bps(sinr, grants, "down", layers))
-        few = np.maximum(self.carrier.prbs / USERS, 1.0)
-        gain = self._gain(self.down_sinr_db()[:, None], few, "down") if diversity else None
-        return Rates.usable(rate, self.carrier.grants, gain)
+        return Rates.usable(rate, self.carrier.grants)
 
     @cached_property
     def up_full_bps(self) -> Floats:
@@ -120,7 +125,7 @@ class Radio:
     @cached_property
     def down_full_bps(self) -> Floats:
         """Downlink goodput with the whole carrier, ``[C]``."""
-        return self.full_bps("down")
+        return self._plain_down.full_bps
 
     def full_bps(self, direction: str, extra_db: float = 0.0, layers: int | None = None) -> Floats:
         """Goodput with the whole carrier if the SINR were ``extra_db`` higher, ``[C]``; by default with all layers."""

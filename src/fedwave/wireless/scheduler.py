@@ -96,7 +96,8 @@ class Scheduler(ABC):
         ready_s, bits, until_s : as for :meth:`weights`.
         snr : ``[C]`` linear, at full power over the whole carrier, less the implementation loss.
         rates_at : rates of these transfers when their power is lowered by ``[C]`` dB.
-        power_w : ``[C]`` radiated at full power over the whole carrier.
+        power_w : ``[C]`` radiated at full power over the whole carrier, on average over time: as the rates, it has the
+            uplink's share of the time in it.
         """
         return np.zeros(len(bits))
 

@@ -25,7 +25,7 @@ def short_term_factor(radio: Radio, bits: Floats, direction: str, ids: Ints, key
     bits : size; how long it lasts follows from the rate with the whole carrier, so sharing makes it steadier still.
     direction : "up" or "down".
     """
-    full = radio.full_bps(direction)
+    full = radio.up_full_bps if direction == "up" else radio.down_full_bps
     linked = (full > 0.0) & (bits > 0.0)
     seconds = np.divide(bits, full, out=np.zeros(len(bits)), where=linked)
     states = 1.0 + seconds / goodput.coherence_time_s(radio.speed_m_s, radio.carrier.carrier_ghz * 1e9)

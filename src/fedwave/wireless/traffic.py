@@ -83,13 +83,13 @@ class FlowReport:
 
     @property
     def ok_alone(self) -> bool:
-        """Its target is met without FL."""
-        return self.late_alone <= self.late_target
+        """Its target is met without FL, for those who are admitted; not where nobody is."""
+        return self.blocked < 1.0 and self.late_alone <= self.late_target
 
     @property
     def ok(self) -> bool:
-        """Its target is met with FL."""
-        return self.late <= self.late_target
+        """Its target is met with FL, likewise."""
+        return self.blocked < 1.0 and self.late <= self.late_target
 
     def to_dict(self) -> dict[str, Any]:
         """Plain table, with whether the target is met."""

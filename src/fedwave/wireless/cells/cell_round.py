@@ -11,8 +11,8 @@ import numpy as np
 from fedwave.core.keys import Key
 from fedwave.core.types import STATUS, Bools, Cohort, Compute, Delivery, Floats, Work, World
 from fedwave.wireless.cells.coverage import Coverage
+from fedwave.wireless.cells.reception import Reception
 from fedwave.wireless.cells.way import Way
-from fedwave.wireless.downlinks.downlink import Listeners, split_common
 from fedwave.wireless.flow import Links, run_round
 from fedwave.wireless.radio import Radio
 from fedwave.wireless.scheduler import Asked
@@ -51,21 +51,21 @@ class CellRound:
         up_bits = np.zeros(len(cohort)) if analog else work.up_bits  # sums interfere otherwise than coded uploads
         self.radio = self.coverage.settle(self.seen, self.way.speed_m_s, work.down_bits, up_bits)
         self.backoff_db = np.zeros(len(cohort))
-        self.down_air_s, self.down_air_bits = 0.0, 0.0
         self.uploads: tuple[Floats, Floats, Rates] | None = None
         self.up: Passage | SlotPassage | AirPassage
         if isinstance(cell.uplink, AirComp):
             self.up, self.work = self._in_the_air(cell.uplink, work)
         else:
             self.up, self.work = self._passage("up"), work
-        self.down = self._passage("down")
+        share = self.coverage.free_blocks("down") / cell.prbs
+        self.down = Reception(cell.downlink, self.radio, self._passage("down"), share, self.until_s)
 
     def delivery(self, *, server_s: float, server_j: float) -> Delivery:
         """What the network makes of the round."""
         cell, cohort = self.cell, self.cohort
         admitted = cell.scheduler.admit(self.asked, self.key.fold("admit"))
         links = Links(
-            down=self._receive,
+            down=self.down,
             up=self.up,
             connection=cell.connection,
             energy=cell.energy,
@@ -77,6 +77,7 @@ class CellRound:
             paged_s=self._paged_s(admitted),
             send_w=self._send_w,
             failed=lambda: self.up.failed,
+            stopped=lambda: self.up.stopped,
         )
         done = run_round(
             self.work,
@@ -95,7 +96,7 @@ class CellRound:
             up_bps=self.radio.up_full_bps,
             block_s=self.up.block_s,
             carrier_block_s=cell.prbs * len(np.unique(self.seen.serving)) * done.round_s,
-            down_air_bits=self.down_air_bits,
+            down_air_bits=self.down.air_bits,
             gnb_j=self._gnb_j(done.round_s),
             handovers=self.way.handovers,
             qos=self._qos(done.round_s),
@@ -109,7 +110,8 @@ class CellRound:
         cohort, cell = self.cohort, self.cell
         up_bps, up_bits = self.radio.up_full_bps, self.work.up_bits
         seconds = np.divide(up_bits, up_bps, out=np.full(len(cohort), np.inf), where=up_bps > 0.0)
-        watts = cell.energy.send_w(self.radio.up_power_dbm(np.full(len(cohort), float(cell.prbs))))
+        power_dbm = self.radio.up_power_dbm(np.full(len(cohort), float(cell.prbs)))
+        watts = cell.energy.send_w(power_dbm, cell.budget.tdd_uplink_share)
         sinr_db = self.radio.up_sinr_db(np.array([float(cell.prbs)]))[:, 0] - cell.budget.implementation_loss_db
         return Asked(
             ids=cohort.ids,
@@ -194,7 +196,7 @@ class CellRound:
         """What the scheduler takes off the power of those that send, cell by cell; as before for the others."""
         out = self.backoff_db.copy()
         sends = np.isfinite(start_s) & (bits > 0.0)
-        free = self.coverage.free_blocks("up")
+        free, uplink_share = self.coverage.free_blocks("up"), self.cell.budget.tdd_uplink_share
         for cell in np.unique(self.radio.cell[sends]):
             own = np.flatnonzero(sends & (self.radio.cell == cell))
             some = self.radio.take(own)
@@ -204,7 +206,7 @@ class CellRound:
                 self.asked.snr[own],
                 partial(_backed_off_rates, some, self.cell.scheduler.diversity, float(free[cell])),
                 self.until_s,
-                10.0 ** ((some.up_power_dbm(np.full(len(own), float(self.cell.prbs))) - 30.0) / 10.0),
+                uplink_share * 10.0 ** ((some.up_power_dbm(np.full(len(own), float(self.cell.prbs))) - 30.0) / 10.0),
             )
         return out
 
@@ -215,31 +217,14 @@ class CellRound:
         return window_s * self.key.fold("paging").uniform(self.cohort.ids)[:, 0]
 
     def _send_w(self) -> Floats:
-        """Power drawn while sending, at the mean grant of each transfer so far."""
+        """Mean power of each upload, from its start to its end."""
         if isinstance(self.up, AirPassage):
             return self.up.send_w(self.cell.energy, full_power_dbm(self.radio))
-        share = np.divide(
-            self.up.block_s, self.up.served_s, out=np.zeros(len(self.up.block_s)), where=self.up.served_s > 0.0
+        return self.up.used.mean_w(
+            self.cell.energy,
+            lambda blocks: self.radio.up_power_dbm(blocks) - self.backoff_db,
+            self.cell.budget.tdd_uplink_share,
         )
-        dbm = self.radio.up_power_dbm(np.maximum(share, 1.0)) - self.backoff_db
-        return self.cell.energy.send_w(dbm)
-
-    def _receive(self, start_s: Floats, bits: Floats) -> Floats:
-        """A downlink transfer: what all have in common may be sent once. The deadline cuts off what is on the air."""
-        shared, own = split_common(start_s, bits)
-        heard = listeners(self.radio)
-        share = self.coverage.free_blocks("down")[: heard.cells] / self.cell.prbs
-        got = self.cell.downlink.finish(start_s, shared, own, heard.on_share(share), self.down)
-        in_time = np.isfinite(got.end_s).astype(float)
-        late = np.flatnonzero((got.end_s > self.until_s) & (in_time > 0.0))
-        window_s = np.maximum(self.until_s - start_s[late], 0.0)
-        in_time[late] = window_s / (got.end_s[late] - start_s[late])
-        everything, copies = float(got.sent_bits.sum()), float((got.unicast_bits * in_time).sum())
-        common = everything - float(got.unicast_bits.sum())
-        sent = copies + common * float(in_time[got.received_bits > 0.0].max(initial=0.0))
-        self.down_air_bits += sent
-        self.down_air_s += float((got.airtime_s * share).sum()) * (sent / everything if everything > 0.0 else 0.0)
-        return got.end_s
 
     def _shortfall(self, done: Delivery) -> str:
         """The scheduler's word for the first cell whose uploads could not all be in time, at their first moment."""
@@ -261,7 +246,7 @@ class CellRound:
         cells = np.unique(self.seen.serving)
         used = {
             "up": float(self.up.block_s.sum()) / self.cell.prbs,
-            "down": self.down_air_s,
+            "down": self.down.air_s,
         }
         tables: list[dict[str, Any]] = []
         for direction, seconds in used.items():
@@ -277,22 +262,9 @@ class CellRound:
     def _gnb_j(self, round_s: float) -> float:
         """Energy of the cells with clients over the round, at the share of it in which they send."""
         cells = len(np.unique(self.seen.serving))
-        load = min(self.down_air_s / (cells * round_s), 1.0) if round_s > 0.0 and cells else 0.0
+        load = min(self.down.air_s / (cells * round_s), 1.0) if round_s > 0.0 and cells else 0.0
         return self.cell.gnb.joules(round_s, load, cells)
 
 
 def _backed_off_rates(radio: Radio, diversity: bool, free_blocks: float, backoff_db: Floats) -> Rates:
     return replace(radio.up(diversity=diversity, backoff_db=backoff_db), available=free_blocks)
-
-
-def listeners(radio: Radio) -> Listeners:
-    """The clients as a common transmission finds them: no beam of their own, one layer."""
-    budget = radio.budget
-    slots = 1000 * radio.carrier.subcarrier_khz // 15
-    return Listeners(
-        cell=radio.cell,
-        full_rate_bps=radio.down_full_bps,
-        cast_rate_bps=radio.full_bps("down", -budget.array_gain_db, layers=1),
-        sinr=10.0 ** ((radio.down_sinr_db() - budget.array_gain_db - budget.implementation_loss_db) / 10.0),
-        symbol_hz=radio.carrier.prbs * 132.0 * slots * budget.tdd_downlink_share * (1.0 - budget.protocol_overhead),
-    )

@@ -135,8 +135,11 @@ class Coverage:
         """A sentence per direction in which background traffic leaves some cells nothing to give."""
         found = []
         for direction, name in (("up", "uplink_traffic"), ("down", "downlink_traffic")):
+            capped = self.traffic(direction).fl_cap <= 0.0
             full = int((self.free_blocks(direction) <= 0.0).sum()) if self.traffic(direction).flows else 0
-            if full:
+            if capped:
+                found.append(f"network.{name}.fl_cap: is 0, so federated learning has none of the carrier")
+            elif full:
                 found.append(
                     f"network.{name}: the flows ask for more than all resource blocks in {full} of {self.cells} "
                     f"cell{'s' if self.cells > 1 else ''} (overload), so nothing is left for federated learning there"

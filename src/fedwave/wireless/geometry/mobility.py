@@ -25,6 +25,7 @@ Motion = Callable[[Floats], tuple[Floats, Floats]]  # clock [C] -> position [C, 
 Draw = Callable[[Ints, Key], Floats]  # numbers [n], key -> a position for each number, [n, 2]
 
 KMH = 1.0 / 3.6  # km/h in m/s
+FASTEST_KMH = 500.0  # high-speed trains, the fastest that 3GPP evaluates (TR 38.913 Table 6.1.6-1)
 _GRAZING = 1e-6  # smallest cosine at the edge: below, a path along the edge is as good as on it
 
 
@@ -194,7 +195,7 @@ class StraightLine(Mobility):
 
     def __post_init__(self) -> None:
         """Refuse speeds that are not positive."""
-        positive(self, "speed_kmh")
+        check_speed(self, "speed_kmh")
 
     def advance(self, state: State, ids: Ints, key: Key, clock_s: float, area: Area) -> tuple[State, Path]:
         """See :meth:`Mobility.advance`; the state is the place at clock 0 and does not change."""
@@ -242,7 +243,7 @@ def folded(position: Floats, area: Area) -> Floats:
     return position if area.fold is None else area.fold(position)
 
 
-def positive(model: Any, name: str) -> None:
-    """Raise :class:`BadInput` where the parameter ``name`` is not positive and finite."""
-    if not 0.0 < getattr(model, name) < np.inf:
-        raise BadInput(f"{name}: must be positive and finite, got {getattr(model, name)!r}")
+def check_speed(model: Any, name: str) -> None:
+    """Raise :class:`BadInput` where the parameter ``name`` is not a speed above 0 and at most ``FASTEST_KMH``."""
+    if not 0.0 < getattr(model, name) <= FASTEST_KMH:
+        raise BadInput(f"{name}: must be above 0 and at most {FASTEST_KMH:g} km/h, got {getattr(model, name)!r}")

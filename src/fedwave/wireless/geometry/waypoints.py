@@ -13,7 +13,7 @@ from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Floats, Ints
 from fedwave.wireless.budget import sourced
-from fedwave.wireless.geometry.mobility import KMH, Area, Mobility, Path, State, folded, positive
+from fedwave.wireless.geometry.mobility import KMH, Area, Mobility, Path, State, check_speed, folded
 
 _LEG_BIT = 32  # a leg's draws have the number (leg + 1) 2^32 + id
 _SHORTEST_LEG_S = 1.0  # so that legs without length or pause come to an end
@@ -43,8 +43,8 @@ class RandomWaypoint(Mobility):
 
     def __post_init__(self) -> None:
         """Refuse speeds that are not positive, limits in the wrong order, negative pauses."""
-        positive(self, "min_speed_kmh")
-        positive(self, "max_speed_kmh")
+        check_speed(self, "min_speed_kmh")
+        check_speed(self, "max_speed_kmh")
         if self.min_speed_kmh > self.max_speed_kmh:
             raise BadInput(f"min_speed_kmh: {self.min_speed_kmh:g} is above max_speed_kmh, {self.max_speed_kmh:g}")
         if not 0.0 <= self.pause_s < np.inf:

@@ -13,11 +13,13 @@ from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Cohort, Compute, Delivery, Floats, Work, World
+from fedwave.wireless import channel
 from fedwave.wireless.base_delivery import BaseDelivery, base_delivery
 from fedwave.wireless.budget import DEPLOYMENTS, Deployment, LinkBudget, Row
 from fedwave.wireless.cells.access import RandomAccess
-from fedwave.wireless.cells.cell_round import CellRound, listeners
+from fedwave.wireless.cells.cell_round import CellRound
 from fedwave.wireless.cells.coverage import Coverage
+from fedwave.wireless.cells.reception import listeners
 from fedwave.wireless.downlinks.downlink import Downlink
 from fedwave.wireless.downlinks.unicast import Unicast
 from fedwave.wireless.energy import Connection, EnergyModel, GnbEnergy, RadioEnergy
@@ -28,7 +30,7 @@ from fedwave.wireless.geometry.placement import annulus
 from fedwave.wireless.geometry.scene import Scene
 from fedwave.wireless.geometry.spreads import delay_spread_s
 from fedwave.wireless.geometry.topology import Layout
-from fedwave.wireless.link import resource_blocks
+from fedwave.wireless.link import FR2_FROM_GHZ, resource_blocks
 from fedwave.wireless.network import Network
 from fedwave.wireless.phy.goodput import extension_below_db
 from fedwave.wireless.radio import Carrier
@@ -55,7 +57,7 @@ class Cell(Network):
     ----------
     scenario : "UMa", "UMi", "RMa", "InH"; sets the defaults of the fields that are ``None`` (see ``explain()``).
     carrier_ghz : carrier frequency.
-    bandwidth_mhz, subcarrier_khz : an FR1 channel of TS 38.101-1 Table 5.3.2-1.
+    bandwidth_mhz, subcarrier_khz : a channel of TS 38.101-1 or, from 24.25 GHz on, TS 38.101-2 (Tables 5.3.2-1).
     sites, sectors : sites of a hexagonal cluster (1, 7, 19 or 37) and cells of each (1 or 3).
     inter_site_distance_m, wrap_around : of the cluster; it repeats, so that its edge has neighbours too.
     scheduler, uplink, downlink : who sends when, and how; the scheduler also shares the downlink.
@@ -77,7 +79,7 @@ class Cell(Network):
     scenario: Literal["UMa", "UMi", "RMa", "InH"] = "UMa"
     carrier_ghz: Positive = 3.5
     bandwidth_mhz: Positive = 20.0
-    subcarrier_khz: Literal[15, 30, 60] = 30
+    subcarrier_khz: Literal[15, 30, 60, 120] = 30
     sites: Literal[1, 7, 19, 37] = 1
     sectors: Literal[1, 3] = 1
     inter_site_distance_m: Positive | None = None
@@ -108,10 +110,12 @@ class Cell(Network):
 
     def __post_init__(self) -> None:
         """Refuse grids that 3GPP does not have, cells without an inside, and keys that contradict each other."""
-        resource_blocks(self.bandwidth_mhz, self.subcarrier_khz)
+        resource_blocks(self.bandwidth_mhz, self.subcarrier_khz, self.carrier_ghz)
         least, most = self.resolved("min_distance_m"), self.radius
         if least >= most:
             raise BadInput(f"radius_m: {most:g} m must exceed min_distance_m, {least:g} m")
+        if self.sites == 1:
+            channel.check_range(self.scenario, radius_m=most)
         if self.sites > 1 and self.radius_m is not None:
             raise BadInput("radius_m: is for sites = 1; a cluster's cells follow from inter_site_distance_m")
         if self.budget.tdd_downlink_share <= 0.0:
@@ -127,7 +131,7 @@ class Cell(Network):
     @property
     def prbs(self) -> int:
         """Resource blocks of the carrier, M."""
-        return resource_blocks(self.bandwidth_mhz, self.subcarrier_khz)
+        return resource_blocks(self.bandwidth_mhz, self.subcarrier_khz, self.carrier_ghz)
 
     @property
     def carrier(self) -> Carrier:
@@ -230,8 +234,14 @@ class Cell(Network):
         return course.delivery(server_s=server_s, server_j=server_j)
 
     def notes(self, static_key: Key) -> list[str]:
-        """See :meth:`Network.notes`: cells that the background traffic fills."""
-        return Coverage(self, static_key).overload()
+        """See :meth:`Network.notes`: cells that background traffic fills, and defaults that are not for this band."""
+        found = Coverage(self, static_key).overload()
+        if self.carrier_ghz >= FR2_FROM_GHZ and self.budget == LinkBudget():
+            found.append(
+                "network.budget: array gains, powers and noise figures are defaults for FR1, and "
+                f"{self.carrier_ghz:g} GHz is in FR2: set those of your antennas"
+            )
+        return found
 
     def for_planning(self) -> Cell:
         """See :meth:`Network.for_planning`: at table fidelity."""

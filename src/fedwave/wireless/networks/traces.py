@@ -115,7 +115,7 @@ def files_of(path: str) -> list[str]:
         return [path]
     found = sorted(str(each) for each in Path(path).iterdir() if each.suffix.lower() in _SUFFIXES and each.is_file())
     if not found:
-        raise BadInput(f"file: folder {path!r} holds no trace (csv, json or txt)")
+        raise BadInput(f"network.file: folder {path!r} holds no trace (csv, json or txt)")
     return found
 
 
@@ -124,7 +124,7 @@ def read_link(file: str, reading: Reading | None = None) -> Link:
     try:
         modified_ns = os.stat(file).st_mtime_ns
     except OSError as error:
-        raise BadInput(f"file: trace {file!r} cannot be read: {error.strerror}") from None
+        raise BadInput(f"network.file: trace {file!r} cannot be read: {error.strerror}") from None
     return _read(file, modified_ns, reading or Reading())
 
 
@@ -142,7 +142,7 @@ def _read(file: str, modified_ns: int, reading: Reading) -> Link:
     except UnicodeDecodeError:
         raise BadInput(f"{file}: a trace must be text in UTF-8") from None
     except OSError as error:
-        raise BadInput(f"file: trace {file!r} cannot be read: {error.strerror}") from None
+        raise BadInput(f"network.file: trace {file!r} cannot be read: {error.strerror}") from None
     if not text.strip():
         raise BadInput(f"{file}: the file is empty")
     if text.lstrip()[0] in "[{":

@@ -35,7 +35,7 @@ _PARTS = 16  # an interval of delay spreads or ages is looked up in so many step
 _ROWS = 1 << 14  # links looked up at once, so that what they need stays in the cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinkTable:
     """One direction and MCS table; arrays are float32.
 
@@ -126,7 +126,7 @@ def slot_bits(
     sinr = np.asarray(sinr_db, dtype=float)
     blocks, among = np.broadcast_arrays(*(np.atleast_1d(np.asarray(x, dtype=float)) for x in (prbs, users)))
     shape = np.broadcast_shapes(sinr.shape, state.index.shape, np.shape(prbs), np.shape(users))
-    looks = [_look(table, state, harq, *grant) for grant in zip(blocks, among, strict=True)]
+    looks = [_look(table, state, harq, *grant) for grant in zip(blocks.tolist(), among.tolist(), strict=True)]
     sinrs, indices = (_columns(value, shape, len(looks)) for value in (sinr, state.index))
     bits = np.empty((len(sinrs[0]), len(looks)))
     for start in range(0, len(bits), _ROWS):
@@ -169,10 +169,10 @@ class _Curves:
 def _look(table: LinkTable, state: _State, harq: bool, blocks: float, users: float) -> Callable[[Any, Floats], Floats]:
     """Bits of links by their state and mean SINR, with one grant."""
     low_db, step_db = float(table.sinr_db[0]), float(table.sinr_db[1] - table.sinr_db[0])
-    bits = _Curves(state.rows(_along(table.harq if harq else table.first, 1, table.blocks, blocks)), low_db, step_db)
+    bits = _Curves(state.rows(_of_grant(table, harq, blocks)), low_db, step_db)
     gain = None
     if users > 1.0:
-        among = _along(_along(table.gain, 4, table.users, users), 1, table.gain_blocks, blocks)
+        among = _gain_of(table, blocks, users)
         gain = _Curves(state.rows(among), float(table.gain_db[0]), float(table.gain_db[1] - table.gain_db[0]))
 
     def look(index: Any, sinr_db: Floats) -> Floats:
@@ -183,6 +183,18 @@ def _look(table: LinkTable, state: _State, harq: bool, blocks: float, users: flo
         return found if gain is None else found * gain.at(index, sinr_db)
 
     return look
+
+
+@lru_cache(maxsize=256)
+def _of_grant(table: LinkTable, harq: bool, blocks: float) -> Floats:
+    """Bits of a slot and block ``[2, D, V, S]`` with a grant."""
+    return _along(table.harq if harq else table.first, 1, table.blocks, blocks)
+
+
+@lru_cache(maxsize=256)
+def _gain_of(table: LinkTable, blocks: float, users: float) -> Floats:
+    """Multi-user gain ``[2, D, V, H]`` with a grant among so many."""
+    return _along(_along(table.gain, 4, table.users, users), 1, table.gain_blocks, blocks)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ def population_of(cell: Cell, position_m: Floats, key: Key) -> Population | None
     require_sionna(cell.fidelity)
     if len(position_m) > MAX_USERS:
         raise BadInput(
-            f'fidelity: "{cell.fidelity}" is for at most {MAX_USERS:,} clients, got {len(position_m):,} (use "table")'
+            f'network.fidelity: "{cell.fidelity}" is for at most {MAX_USERS:,} clients, got {len(position_m):,} '
+            '(use "table")'
         )
     return Population(cell, position_m, key) if cell.fidelity == "system" else None
 

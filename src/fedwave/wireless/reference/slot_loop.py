@@ -28,7 +28,8 @@ class SlotLoop:
 
     ``finish_s`` : end of the slot that delivered the last bit; infinite where some were left, ``ready_s`` without bits.
     ``delivered_bits``, ``left_bits`` : of the payload; their sum is what was to be sent.
-    ``block_slots`` : resource blocks x slots granted. ``bler`` : transport blocks lost (NaN: none was sent).
+    ``block_slots`` : resource blocks x slots granted; ``on_slots`` : slots with any of them.
+    ``bler`` : transport blocks lost (NaN: none was sent).
     ``slot_bits``, ``slot_blocks``, ``slot_users`` : payload delivered, blocks granted, users with something to send.
     """
 
@@ -36,6 +37,7 @@ class SlotLoop:
     delivered_bits: Floats
     left_bits: Floats
     block_slots: Floats
+    on_slots: Floats
     bler: Floats
     slot_bits: Floats
     slot_blocks: Floats
@@ -146,7 +148,7 @@ class _Cell:
         self.ready = torch.as_tensor(ready_s)
         self.left = torch.as_tensor(bits)
         self.finish = torch.where(self.left > 0.0, torch.inf, self.ready)
-        self.delivered, self.granted, self.sent, self.lost = (torch.zeros(shape, dtype=torch.float64) for _ in range(4))
+        self.delivered, self.granted, self.on, self.sent, self.lost = torch.zeros((5, *shape), dtype=torch.float64)
         self.expected = torch.full(shape, carrier.prbs / users)
         self.last_bits = torch.zeros(shape)
         self.known = torch.zeros(shape, dtype=torch.bool)
@@ -194,6 +196,7 @@ class _Cell:
         self.left = self.left - payload
         self.delivered += payload
         self.granted += blocks
+        self.on += blocks > 0
         self.sent += ack >= 0
         self.lost += ack == 0
         self.finish = torch.where(active & (self.left <= 0.0), end_s, self.finish)
@@ -241,5 +244,5 @@ class _Cell:
 
         trace = np.array(self.trace, dtype=float).reshape(-1, 3)
         bler = torch.where(self.sent > 0.0, self.lost / self.sent.clamp(min=1.0), torch.nan)
-        per_user = (self.finish, self.delivered, self.left, self.granted, bler)
+        per_user = (self.finish, self.delivered, self.left, self.granted, self.on, bler)
         return SlotLoop(*(value.numpy() for value in per_user), *trace.T)

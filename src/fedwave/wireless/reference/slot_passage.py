@@ -11,7 +11,7 @@ from fedwave.core.types import Bools, Floats, Ints
 from fedwave.wireless.reference.direction import Direction
 from fedwave.wireless.reference.fading import Channel
 from fedwave.wireless.reference.slot_loop import run_slots
-from fedwave.wireless.sharing.passage import beyond
+from fedwave.wireless.sharing.passage import Used, beyond, seconds_until
 
 MAX_SLOTS = 100_000  # of the direction after the last client is ready, where there is no deadline: 250 s of DDDSU
 _PROBE_SLOTS = 100  # looks at the channel that show which grant is of use
@@ -49,25 +49,28 @@ class SlotPassage:
         self.scheduler, self.serving, self.way, self.channel = scheduler, serving, way, channel
         self.blocks, self.until_s, self.key = np.floor(np.asarray(blocks) + 1e-9).astype(np.int64), until_s, key
         count = len(serving)
-        self.block_s, self.served_s, self.failed = np.zeros(count), np.zeros(count), np.zeros(count, dtype=bool)
+        self.block_s, self.failed = np.zeros(count), np.zeros(count, dtype=bool)
+        self.used = Used(np.zeros(count), np.zeros(count), np.zeros(count))
+        self.stopped = np.full(count, -np.inf), np.zeros(count)  # every client goes on for as long as it is followed
         self._calls = 0
 
     def __call__(self, start_s: Floats, bits: Floats) -> Floats:
         """When each transfer ends: never for those that have no link."""
         end = np.where(np.isfinite(start_s) & (bits <= 0.0), start_s, np.inf)
         sends = np.isfinite(start_s) & (bits > 0.0)
+        block_s, on_s = np.zeros(len(bits)), np.zeros(len(bits))
         for number in np.unique(self.serving[sends]):
             if self.blocks[number] > 0:
                 own = np.flatnonzero(sends & (self.serving == number))
-                self._serve(int(number), own, start_s, bits, end)
+                self._serve(int(number), own, start_s, bits, end, block_s, on_s)
         self._calls += 1
-        whole = np.isfinite(end)
-        until = np.where(whole, np.minimum(end, self.until_s), 0.0)
-        self.served_s += until - np.where(whole, np.minimum(start_s, self.until_s), 0.0)
+        self.block_s += block_s
+        self.used = Used(block_s, on_s, seconds_until(end, start_s, self.until_s))
         return end
 
-    def _serve(self, number: int, own: Ints, start_s: Floats, bits: Floats, end: Floats) -> None:
-        """The transfers ``own`` of one cell, into ``end``."""
+    def _serve(self, number: int, own: Ints, start_s: Floats, bits: Floats, *into: Floats) -> None:
+        """The transfers ``own`` of one cell, ``into`` end, blocks x seconds and seconds with blocks, ``[C]`` each."""
+        end, block_s, on_s = into
         key = self.key.fold("cell", number, self._calls)
         way = self.way(int(self.blocks[number]))
         linked, useful = self._useful(way, own, key)
@@ -95,7 +98,8 @@ class SlotPassage:
         later = beyond(horizon, start_s[own], bits[own], left)
         later = np.where((left < bits[own]) | np.isfinite(self.until_s), later, np.inf)
         end[own] = np.where(whole, begin + done.finish_s[0], later)
-        self.block_s[own] += done.block_slots[0] * way.carrier.slot_s / way.carrier.share
+        block_s[own] = done.block_slots[0] * way.carrier.slot_s / way.carrier.share
+        on_s[own] = done.on_slots[0] * way.carrier.slot_s / way.carrier.share
 
     def _useful(self, way: Direction, own: Ints, key: Key) -> tuple[Bools, Ints]:
         """Who has a link at all, and the grant beyond which a client's rate does not grow."""

@@ -35,9 +35,10 @@ class EnergyOptimal(Scheduler):
     Upload k of L_k bits that sends for tau_k seconds on a share s_k of the band radiates
     ``P_k = a_k s_k (e^x_k - 1)`` with ``x_k = L_k ln 2 / (s_k tau_k B_k)`` and a_k the power at which its SNR over the
     whole band would be 1, and costs ``tau_k (P_k / pa_efficiency + circuit_w)``: Zeng et al. 2020, with the circuit
-    power of their later work. :func:`least_energy_shares` gives the shares for one common end, a search over it the
-    rest; B_k is such that the tables' rate at full power fits. Where the tables ask for more power than that formula,
-    all backoffs shrink by one factor until the end is met; the claims are those of equal finish at the power left.
+    power of their later work. Powers are means over the time of an upload, in part of which TDD lets it send.
+    :func:`least_energy_shares` gives the shares for one common end, a search over it the rest; B_k is such that the
+    tables' rate at full power fits. Where the tables ask for more power than that formula, all backoffs shrink by one
+    factor until the end is met; the claims are those of equal finish at the power left.
 
     Waiting until the deadline saves radiated energy and costs circuit energy, so set both as in the energy table of
     the network. Where circuits dominate, letting the fast finish first ("max_rate") costs less than ending together,
@@ -46,12 +47,13 @@ class EnergyOptimal(Scheduler):
     Parameters
     ----------
     margin : part of the time to the deadline that is kept free, because rates vary; 0 or more, below 1.
-    circuit_w, pa_efficiency : power drawn while sending beside the amplifier, and the amplifier's efficiency. Without
-        circuit power the least energy takes for ever, so a deadline is needed then.
+    circuit_w : mean power of an upload beside the amplifier's; without it the least energy takes for ever, so a
+        deadline is needed then. The default is a quarter of the time ``baseband_w``, and ``tail_w`` between the slots.
+    pa_efficiency : the amplifier's efficiency.
     """
 
     margin: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)] = 0.1
-    circuit_w: NonNegative = 0.312
+    circuit_w: NonNegative = 0.1725
     pa_efficiency: Fraction = 0.35
 
     cite: ClassVar[str] = (

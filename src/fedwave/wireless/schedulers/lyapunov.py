@@ -27,7 +27,8 @@ class Lyapunov(Scheduler):
     takes part, the penalty being minus the data that is heard: ``sum_k (Q_k e_k - V samples_k / mean samples)`` over
     those admitted (who cannot meet the deadline even alone is not). The sum has no term in common, so exactly those
     with ``Q_k e_k <= V samples_k / mean`` take part. Mean energy exceeds the budget by at most Q_k / T; a larger V
-    trains on more data and lets the queues grow with it.
+    trains on more data and lets the queues grow with it: for the first ``V / budget`` of its spending a client is
+    hardly held back. A budget below what one upload costs with set-up and tail is kept by leaving rounds out.
 
     The estimate of e_k is the device's own word on its training plus an upload on the whole carrier; the queue is
     charged with what was spent. Those admitted share the carrier so that they end together. Xu and Wang 2021 (whose

@@ -28,7 +28,7 @@ class Queue:
 
     Parameters
     ----------
-    ready_s : when a transfer can start; infinite or NaN where it never does.
+    ready_s : when a transfer can start, which is its place in the queue; infinite or NaN where it never does.
     bits : what is left to send, >= 0.
     rates : of each device.
     cell : its serving cell, 0 to S - 1.
@@ -49,11 +49,15 @@ class Queue:
 
 @dataclass(frozen=True)
 class Progress:
-    """What became of a queue, ``[C]``: bits left, end (infinite where not done), and blocks x seconds used."""
+    """What became of a queue, ``[C]``: bits left, end (infinite where not done), blocks x seconds used.
+
+    ``on_s`` are the seconds with blocks; a grant of less than one block on average is one block for part of the time.
+    """
 
     left_bits: Floats
     end_s: Floats
     block_s: Floats
+    on_s: Floats
 
 
 def share(
@@ -79,7 +83,7 @@ def share(
     """
     bits = np.asarray(queue.bits, dtype=float)
     end = np.where(np.isfinite(queue.ready_s) & (bits <= 0.0), queue.ready_s, np.inf)
-    progress = Progress(bits.copy(), end, np.zeros(len(bits)))
+    progress = Progress(bits.copy(), end, np.zeros(len(bits)), np.zeros(len(bits)))
     can = np.isfinite(queue.ready_s) & (bits > 0.0) & (queue.rates.full_bps > 0.0) & (queue.ready_s < until_s)
     can &= np.asarray(blocks)[queue.cell] > 0.0
     if not can.any():
@@ -108,7 +112,8 @@ class _Lanes:
         self.blocks = blocks[cells][:, None]
         shape = (len(cells), int(min(connected, count.max())))
         self.device, self.active = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
-        self.weight, self.block_s = np.zeros(shape + queue.weight.shape[1:]), np.zeros(shape)
+        self.weight = np.zeros(shape + queue.weight.shape[1:])
+        self.block_s, self.on_s = np.zeros(shape), np.zeros(shape)
         self.left = np.full(shape, np.inf)
         self.count = np.zeros(len(cells), dtype=np.int64)
         self.now = np.maximum(self._arrival(), begin_s)
@@ -129,6 +134,7 @@ class _Lanes:
         self.now = self.now + step
         self.left -= rate * step[:, None]
         self.block_s += blocks * step[:, None]
+        self.on_s += np.minimum(blocks, 1.0) * step[:, None]
         done = needed <= step[:, None] * (1.0 + _TOLERANCE)
         done &= moving[:, None]
         self._finish(done, progress)
@@ -141,6 +147,7 @@ class _Lanes:
         device = self.device[who]
         progress.left_bits[device] = self.left[who]
         progress.block_s[device] = self.block_s[who]
+        progress.on_s[device] = self.on_s[who]
 
     def _finish(self, done: Bools, progress: Progress) -> None:
         """Those that are done give their slots back."""
@@ -170,6 +177,6 @@ class _Lanes:
             device = self.waiting[self.next[lane]]
             self.device[lane, slot], self.active[lane, slot] = device, True
             self.weight[lane, slot] = self.queue.weight[device]
-            self.left[lane, slot], self.block_s[lane, slot] = self.queue.bits[device], 0.0
+            self.left[lane, slot], self.block_s[lane, slot], self.on_s[lane, slot] = self.queue.bits[device], 0.0, 0.0
             self.count[lane] += 1
             self.next[lane] += 1

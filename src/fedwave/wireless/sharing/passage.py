@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedwave.core.types import Bools, Floats, Ints
+from fedwave.wireless.energy import EnergyModel
 from fedwave.wireless.scheduler import Scheduler
 from fedwave.wireless.sharing.rates import Rates
 
@@ -29,11 +30,34 @@ class Moment:
 Moments = Callable[[float, Floats, Floats], Moment]
 
 
+@dataclass(frozen=True)
+class Used:
+    """What transfers used by the deadline, ``[C]``: blocks x seconds, seconds with blocks, seconds from start to end.
+
+    The rest of the time from start to end they wait for their turn, connected.
+    """
+
+    block_s: Floats
+    on_s: Floats
+    whole_s: Floats
+
+    def mean_w(self, energy: EnergyModel, power_dbm: Callable[[Floats], Floats], uplink_share: float) -> Floats:
+        """Mean power from start to end: sending at the mean grant, ``power_dbm(blocks [C])``, while there is one.
+
+        Who waits for blocks listens for a grant, with data in the queue and so without DRX: ``tail_w``.
+        """
+        blocks = np.divide(self.block_s, self.on_s, out=np.zeros(len(self.on_s)), where=self.on_s > 0.0)
+        on = np.divide(self.on_s, self.whole_s, out=np.zeros(len(self.on_s)), where=self.whole_s > 0.0)
+        on = np.minimum(on, 1.0)
+        return on * energy.send_w(power_dbm(np.maximum(blocks, 1.0)), uplink_share) + (1.0 - on) * energy.tail_w
+
+
 class Passage:
     """A :data:`~fedwave.wireless.flow.Transfer` of ``count`` clients through the cells of a network.
 
-    Over the calls of a round it adds up ``block_s [C]`` (blocks x seconds used by the deadline), ``served_s [C]`` (from
-    start to end), and ``failed [C]`` (the radio link was lost for good).
+    Over the calls of a round it adds up ``block_s [C]`` (blocks x seconds used by the deadline) and ``failed [C]`` (the
+    radio link was lost for good). Of the latest call it keeps ``used``, and ``stopped``: when transfers that never end
+    stopped (``-inf``: not at all), and the bits that they had sent, ``[C]`` each.
 
     Parameters
     ----------
@@ -60,13 +84,17 @@ class Passage:
     ) -> None:
         self.scheduler, self.moments, self.blocks = scheduler, moments, blocks
         self.until_s, self.told_s, self.step_s, self.connected = until_s, told_s, step_s, connected
-        self.block_s, self.served_s, self.failed = np.zeros(count), np.zeros(count), np.zeros(count, dtype=bool)
+        self.block_s, self.failed = np.zeros(count), np.zeros(count, dtype=bool)
+        self.used = Used(np.zeros(count), np.zeros(count), np.zeros(count))
+        self.stopped = np.full(count, -np.inf), np.zeros(count)
 
     def __call__(self, start_s: Floats, bits: Floats) -> Floats:
         """When each transfer ends: never for those that have no link with all blocks."""
         end = np.where(np.isfinite(start_s) & (bits <= 0.0), start_s, np.inf)
         left = np.where(np.isfinite(start_s), bits, 0.0).astype(float)
         linked = np.zeros(len(bits), dtype=bool)
+        block_s, on_s = np.zeros(len(bits)), np.zeros(len(bits))
+        stop_s, stop_bits = np.full(len(bits), -np.inf), np.zeros(len(bits))
         now = float(np.min(start_s[left > 0.0], initial=np.inf))
         last = min(self.until_s, now + (_ENDLESS_S if np.isfinite(self.step_s) else np.inf))
         while (left > 0.0).any() and now < last:
@@ -75,9 +103,10 @@ class Passage:
             linked |= links.rates.full_bps > 0.0
             gone = links.failed & (left > 0.0) & (start_s < horizon)
             self.failed |= gone
+            stop_s, stop_bits = np.where(gone, np.maximum(start_s, now), stop_s), np.where(gone, bits - left, stop_bits)
             left = np.where(gone, 0.0, left)
             progress = self.scheduler.serve(
-                np.maximum(start_s, now),
+                start_s,  # who came first stays first in the next step
                 left,
                 links.rates.scaled(links.usable),
                 cell=links.cell,
@@ -87,17 +116,28 @@ class Passage:
                 horizon_s=horizon,
                 connected=self.connected,
             )
-            self.block_s += progress.block_s
+            block_s += progress.block_s
+            on_s += progress.on_s
             done = (left > 0.0) & np.isfinite(progress.end_s)
             end = np.where(done, progress.end_s, end)
             left = np.where(done, 0.0, progress.left_bits)
             now = max(horizon, float(np.min(start_s[left > 0.0], initial=np.inf))) if (left > 0.0).any() else horizon
-        end = np.where((left > 0.0) & linked, beyond(self.until_s, start_s, bits, left), end)
-        whole = np.isfinite(end)
-        self.served_s += np.where(whole, np.minimum(end, self.until_s), 0.0) - np.where(
-            whole, np.minimum(start_s, self.until_s), 0.0
-        )
+        over = (left > 0.0) & linked
+        end = np.where(over, beyond(self.until_s, start_s, bits, left), end)
+        if np.isinf(self.until_s) and np.isfinite(last):
+            stop_s = np.where(over, np.maximum(start_s, last), stop_s)
+            stop_bits = np.where(over, bits - left, stop_bits)
+        self.block_s += block_s
+        self.used = Used(block_s, on_s, seconds_until(np.where(np.isfinite(end), end, stop_s), start_s, self.until_s))
+        self.stopped = stop_s, stop_bits
         return end
+
+
+def seconds_until(end_s: Floats, start_s: Floats, until_s: float) -> Floats:
+    """From start to end, what is after ``until_s`` left out; 0 where one of them is not finite."""
+    whole = np.isfinite(start_s) & np.isfinite(end_s)
+    start_s, end_s = np.where(whole, start_s, 0.0), np.where(whole, end_s, 0.0)
+    return np.minimum(end_s, until_s) - np.minimum(start_s, until_s)
 
 
 def beyond(until_s: float, start_s: Floats, bits: Floats, left: Floats) -> Floats:

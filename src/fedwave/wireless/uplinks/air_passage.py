@@ -71,8 +71,8 @@ class AirPassage:
 
     After the call: ``coefficient [C, B]``, ``noise``, ``symbols``, ``control_bits``, ``tx_power_share [C]``, and as
     in :class:`~fedwave.wireless.sharing.passage.Passage` ``block_s`` (a cell's blocks x seconds, shared by those on
-    the air), ``served_s`` (seconds on the air) and ``failed``. ``waited_s [C]`` is the time from being ready to the
-    sum (or to the deadline), ``summed [C]`` who had something to send.
+    the air), ``failed`` and ``stopped``; ``served_s [C]`` are seconds on the air, ``waited_s [C]`` the time from being
+    ready to the sum (or to the deadline, or to the loss of the link), ``summed [C]`` who had something to send.
 
     Raises
     ------
@@ -95,6 +95,7 @@ class AirPassage:
     served_s: Floats = field(init=False)
     waited_s: Floats = field(init=False)
     failed: Bools = field(init=False)
+    stopped: tuple[Floats, Floats] = field(init=False)
     summed: Bools = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +105,7 @@ class AirPassage:
         self.noise = AirNoise("gaussian", 2.0, np.zeros(self.uplink.blocks))
         for name in ("symbols", "control_bits", "tx_power_share", "block_s", "served_s", "waited_s"):
             setattr(self, name, np.zeros(count))
+        self.stopped = np.full(count, -np.inf), np.zeros(count)
         self.failed, self.summed = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
 
     def __call__(self, start_s: Floats, bits: Floats) -> Floats:
@@ -112,8 +114,11 @@ class AirPassage:
         end = np.where(np.isfinite(start_s) & ~sends, start_s, np.inf)
         if not sends.any():
             return end
-        links = self.links(float(start_s[sends].max()), sends)
+        now = float(start_s[sends].max())
+        links = self.links(now, sends)
         self.failed = links.failed & sends
+        lost_s = np.maximum(start_s[self.failed], min(now, self.until_s))
+        self.stopped[0][self.failed], self.waited_s[self.failed] = lost_s, lost_s - start_s[self.failed]
         sends &= ~self.failed
         _, count = np.unique(links.cell[sends], return_counts=True)
         periods = self.uplink.time(self.values, int(count.max(initial=0)), self.grid).periods
@@ -150,13 +155,14 @@ class AirPassage:
     def send_w(self, energy: EnergyModel, max_power_dbm: float) -> Floats:
         """Mean power from being ready to the end of the sum, ``[C]``: at rest while waiting, then on the air.
 
-        A model with a slope per bit has no rate here: the analog symbols cost its power while sending.
+        On the air it sends for the uplink's share of the time. A model with a slope per bit has no rate here: the
+        analog symbols cost its power while sending.
         """
         with np.errstate(divide="ignore"):
             power_dbm = max_power_dbm + 10.0 * np.log10(self.tx_power_share)
         whole = self.waited_s + self.served_s
         share = np.divide(self.served_s, whole, out=np.zeros(len(whole)), where=whole > 0.0)
-        return share * energy.send_w(power_dbm) + (1.0 - share) * energy.tail_w
+        return share * energy.send_w(power_dbm, self.grid.uplink_share) + (1.0 - share) * energy.tail_w
 
     def settle(self, done: Delivery) -> Delivery:
         """``done`` with the sum's coefficients, noise, symbols and control bits; waiting is not time on the air."""
