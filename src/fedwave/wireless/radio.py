@@ -14,6 +14,8 @@ from fedwave.wireless.link import slots_per_second
 from fedwave.wireless.phy import goodput
 from fedwave.wireless.sharing.rates import USERS, Rates
 
+_KEPT = ("_plain_up", "_plain_down", "_up_slope", "_down_slope")
+
 
 @dataclass(frozen=True)
 class Carrier:
@@ -145,12 +147,35 @@ class Radio:
             self.coupling_db, blocks=blocks, subcarrier_khz=self.carrier.subcarrier_khz, budget=self.budget
         )
 
+    def slope(self, direction: str) -> Floats:
+        """``d ln rate / d ln SINR`` with the whole carrier, over 1 dB, ``[C]``; 0 without a link."""
+        return self._up_slope if direction == "up" else self._down_slope
+
+    @cached_property
+    def _up_slope(self) -> Floats:
+        return _rise(self.up_full_bps, self.full_bps("up", 1.0))
+
+    @cached_property
+    def _down_slope(self) -> Floats:
+        return _rise(self.down_full_bps, self.full_bps("down", 1.0))
+
     def take(self, index: Ints) -> Radio:
-        """Some of the clients."""
+        """Some of the clients, with what is known of their rates."""
         names = (
             "coupling_db", "cell", "los", "delay_spread_s", "speed_m_s", "down_iot_db", "up_iot_db"
         )  # fmt: skip
-        return replace(self, **{name: getattr(self, name)[index] for name in names})
+        some = replace(self, **{name: getattr(self, name)[index] for name in names})
+        for name in _KEPT:
+            if name in self.__dict__:
+                kept = self.__dict__[name]
+                some.__dict__[name] = kept.take(index) if isinstance(kept, Rates) else kept[index]
+        return some
+
+    def known(self) -> Radio:
+        """Itself, once it knows all that :meth:`take` passes on."""
+        for name in _KEPT:
+            getattr(self, name)
+        return self
 
     def _goodput_bps(self, sinr_db: Floats, blocks: Floats, direction: str, layers: int) -> Floats:
         up = direction == "up"
@@ -185,3 +210,8 @@ class Radio:
         return goodput.csi_correlation(
             self.speed_m_s, self.carrier.carrier_ghz * 1e9, self.budget.csi_delay_s, self.los
         )
+
+
+def _rise(rate_bps: Floats, rate_1_db_up_bps: Floats) -> Floats:
+    linear = rate_bps * (10.0**0.1 - 1.0)
+    return np.divide(rate_1_db_up_bps - rate_bps, linear, out=np.zeros(len(rate_bps)), where=rate_bps > 0.0)

@@ -29,8 +29,7 @@ def short_term_factor(radio: Radio, bits: Floats, direction: str, ids: Ints, key
     linked = (full > 0.0) & (bits > 0.0)
     seconds = np.divide(bits, full, out=np.zeros(len(bits)), where=linked)
     states = 1.0 + seconds / goodput.coherence_time_s(radio.speed_m_s, radio.carrier.carrier_ghz * 1e9)
-    rise = radio.full_bps(direction, 1.0) - full
-    slope = np.divide(rise, full * (10.0**0.1 - 1.0), out=np.zeros(len(bits)), where=linked)  # d ln rate / d ln SINR
+    slope = np.where(linked, radio.slope(direction), 0.0)
     spread = np.where(radio.los, _LOS_POWER_SPREAD, 1.0) / (1.0 + radio.carrier.bandwidth_hz * radio.delay_spread_s)
     sigma2 = np.log1p(np.minimum(slope, 1.0) ** 2 * spread / states)
     normal = key.normal(ids)[:, 0]

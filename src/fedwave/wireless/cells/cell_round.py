@@ -46,10 +46,11 @@ class CellRound:
         self.until_s = np.inf if deadline_s is None else float(deadline_s)
         self.coverage = Coverage(cell, static_key, world.position_m)
         self.way = Way(cell, world, cohort.ids, static_key)
-        self.seen = self.coverage.look(self.way.start_m, cohort.ids)
         analog = isinstance(cell.uplink, AirComp)
         up_bits = np.zeros(len(cohort)) if analog else work.up_bits  # sums interfere otherwise than coded uploads
-        self.radio = self.coverage.settle(self.seen, self.way.speed_m_s, work.down_bits, up_bits)
+        self.seen, self.radio = self.coverage.meet(
+            world.position_m, cohort.ids, self.way.start_m, self.way.speed_m_s, work.down_bits, up_bits
+        )
         self.backoff_db = np.zeros(len(cohort))
         self.uploads: tuple[Floats, Floats, Rates] | None = None
         self.up: Passage | SlotPassage | AirPassage

@@ -30,6 +30,7 @@ _PROBES = 50  # background users per cell that stand for everybody else's
 _FIRST_PROBE = 2**40  # their ids, beyond those of clients
 _SETTLED = 1e-3
 _STEPS = 20
+_KEPT_CLIENTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,22 @@ class Coverage:
         work = np.bincount(serving, weights=seconds, minlength=self.cells)
         return work / max(float(work.max()), 1e-300)
 
+    def meet(
+        self, position_m: Floats, ids: Ints, start_m: Floats, speed_m_s: Floats, down_bits: Floats, up_bits: Floats
+    ) -> tuple[LargeScale, Radio]:
+        """A cohort's large-scale state and its radio, once load and rates agree.
+
+        In one cell nobody's load matters to others. Clients who rest have the same links in every round then, which are
+        kept for the whole population at ``position_m [N, 2]`` as long as that is cheap.
+        """
+        rests = self.cells == 1 and self.population is None and not self.cell.mobility.moves
+        if rests and len(position_m) <= _KEPT_CLIENTS:
+            self._load, self._floor = self.background, None
+            seen, radio = _resting(self.cell, self.key, np.ascontiguousarray(position_m).tobytes())
+            return seen.take(ids), radio.take(ids)
+        seen = self.look(start_m, ids)
+        return seen, self.settle(seen, speed_m_s, down_bits, up_bits)
+
     def settle(self, seen: LargeScale, speed_m_s: Floats, down_bits: Floats, up_bits: Floats) -> Radio:
         """The cohort's radio once load and rates agree: what it sends is interference in the other cells."""
         self._load, self._floor = self.background, None
@@ -240,3 +257,13 @@ def _probes(cell: Cell, key: Key) -> LargeScale:
     count = _PROBES * cell.scene.layout.cells
     place = cell.place(count, key.fold("probes"))
     return couple(cell.scene, place, _FIRST_PROBE + np.arange(count), key)
+
+
+@lru_cache(maxsize=2)
+def _resting(cell: Cell, key: Key, position_m: bytes) -> tuple[LargeScale, Radio]:
+    """All clients of a cell in which nobody moves."""
+    place = np.frombuffer(position_m).reshape(-1, 2)
+    coverage = Coverage(cell, key)
+    seen = coverage.look(place, np.arange(len(place)))
+    speed_m_s = np.full(len(place), cell.budget.fading_speed_kmh / 3.6)
+    return seen, coverage.radio(seen, seen.serving, speed_m_s, coverage.background).known()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,10 @@ class LargeScale:
     distance_m: Floats
     loss_db: Floats
     height_m: Floats
+
+    def take(self, index: Ints) -> LargeScale:
+        """Some of the users."""
+        return LargeScale(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
 def couple(scene: Scene, position_m: Floats, ids: Ints, key: Key) -> LargeScale:
