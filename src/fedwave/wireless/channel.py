@@ -20,8 +20,8 @@ SCENARIOS = ("UMa", "UMi", "RMa", "InH")
 O2I_MODELS = ("low", "high")
 
 _LIGHT_M_S = 3.0e8  # TR 38.901 uses this rounded value in its breakpoint distances
-_BUILDING_HEIGHT_M = 5.0  # RMa average building height h (TR 38.901 Table 7.4.1-1 default)
-_STREET_WIDTH_M = 20.0  # RMa average street width W (same)
+BUILDING_HEIGHT_M = 5.0  # RMa average building height h (TR 38.901 Table 7.4.1-1 default)
+STREET_WIDTH_M = 20.0  # RMa average street width W (same)
 _LOWEST_ROOF_M = 12.0  # smallest effective environment height other than 1 m (TR 38.901 Table 7.4.1-1, note 1)
 
 # What the formulas are meant for: TR 38.901 Table 7.4.1-1 (carriers: note 2). The distance is on the ground; in InH
@@ -130,7 +130,7 @@ def path_loss_terms(
 
 
 def _rma(fc: Floats, h_bs: Floats, h_ut: Floats, bp: Floats) -> PathLoss:
-    h, w = _BUILDING_HEIGHT_M, _STREET_WIDTH_M
+    h, w = BUILDING_HEIGHT_M, STREET_WIDTH_M
     a = 20.0 * np.log10(40.0 * np.pi * fc / 3.0) - min(0.044 * h**1.72, 14.77)
     b, c = 20.0 + min(0.03 * h**1.72, 10.0), 0.002 * np.log10(h)
     slope = 43.42 - 3.1 * np.log10(h_bs)

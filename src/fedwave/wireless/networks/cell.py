@@ -69,6 +69,7 @@ class Cell(Network):
     gnb_power_dbm : transmit power of a cell, over the whole carrier.
     indoor_share, o2i_model : clients behind a wall, and which (TR 38.901 Table 7.4.3-2).
     in_car_share : of those outdoors, who sit in a car.
+    office : of InH, which decides on line of sight (TR 38.901 Table 7.4.2-1).
     tilt_deg : downtilt of a sector's antenna.
     budget, energy, gnb : tables with a source per entry: link, clients' radios, base stations.
     fidelity : "table" for 10 to 1,000,000 clients. For at most 1,000 that stand still, with Sionna (the extra
@@ -100,6 +101,7 @@ class Cell(Network):
     in_car_share: Probability | None = None
     gnb_power_dbm: Decibel | None = None
     o2i_model: Literal["low", "high"] = "low"
+    office: Literal["mixed", "open"] = "mixed"
     tilt_deg: NonNegative = 0.0
     budget: LinkBudget = field(default_factory=LinkBudget)
     energy: Annotated[EnergyModel, part("energy")] = field(default_factory=RadioEnergy)
@@ -160,6 +162,7 @@ class Cell(Network):
             indoor_share=self.resolved("indoor_share"),
             in_car_share=self.resolved("in_car_share"),
             o2i_high_share=float(self.o2i_model == "high"),
+            office=self.office,
         )
 
     @property
@@ -190,6 +193,11 @@ class Cell(Network):
         for name, _, unit, source in DEPLOYMENTS[self.scenario].rows():
             own.append((name, self.resolved(name), unit, source if getattr(self, name) is None else "job"))
         own += [("h_ut_m", self.h_ut_m, "m", "TR 38.901 Table 7.2-1 (outdoor and ground-floor users)")]
+        if self.scenario == "RMa":
+            own.append(("building_height_m", channel.BUILDING_HEIGHT_M, "m", "TR 38.901 Table 7.4.1-1, default h"))
+            own.append(("street_width_m", channel.STREET_WIDTH_M, "m", "TR 38.901 Table 7.4.1-1, default W"))
+        if self.scenario == "InH":
+            own.append(("office", self.office, "", "job; TR 38.901 Table 7.4.2-1"))
         own += [("resource_blocks", self.prbs, "", "TS 38.101-1 Table 5.3.2-1"), *self._extension_rows()]
         still = [] if self.mobility.moves else ["q_out_db"]  # of the rules of handover, all that concerns who rests
         own += self.budget.rows() + self.access.rows() + self.mobility.rows()
