@@ -37,11 +37,6 @@ class Deployment:
     in_car_share: float = sourced(0.0, "", "TR 38.901 Table 7.2-3: in RMa all outdoors sit in cars; else none")
     gnb_power_dbm: Decibel = sourced(49.0, "dBm", "TR 38.901 Table 7.8-1 below 6 GHz; RMa: ITU-R M.2412 rural, 20 MHz")
 
-    @property
-    def radius_m(self) -> float:
-        """Radius of the cell: the farthest point of a hexagonal site, inter-site distance / sqrt(3)."""
-        return self.inter_site_distance_m / 3.0**0.5
-
     def rows(self) -> list[Row]:
         """``(name, value, unit, source)`` of each entry."""
         return rows_of(self)

@@ -89,19 +89,20 @@ class Radio:
         if not diversity and backoff_db is None:
             return self._plain_up
         less = np.zeros(len(self.coupling_db)) if backoff_db is None else backoff_db
-        grants = self.carrier.grants.astype(float)
-        rate = self._goodput_bps(self.up_sinr_db(grants) - less[:, None], grants, "up", self.budget.uplink_layers)
-        gain = None
-        if diversity:
-            few = np.maximum(self.carrier.prbs / USERS, 1.0)
-            gain = self._gain(self.up_sinr_db(few) - less[:, None], few, "up")
-        return Rates.usable(rate, self.carrier.grants, gain)
+        rates = self._plain_up if backoff_db is None else self._up_rates(less)
+        if not diversity:
+            return rates
+        few = np.maximum(self.carrier.prbs / USERS, 1.0)
+        return replace(rates, gain=self._gain(self.up_sinr_db(few) - less[:, None], few, "up"))
 
     @cached_property
     def _plain_up(self) -> Rates:
+        return self._up_rates(np.zeros(len(self.coupling_db)))
+
+    def _up_rates(self, backoff_db: Floats) -> Rates:
         grants = self.carrier.grants.astype(float)
-        rate = self._goodput_bps(self.up_sinr_db(grants), grants, "up", self.budget.uplink_layers)
-        return Rates.usable(rate, self.carrier.grants)
+        sinr = self.up_sinr_db(grants) - backoff_db[:, None]
+        return Rates.usable(self._goodput_bps(sinr, grants, "up", self.budget.uplink_layers), self.carrier.grants)
 
     def down(self, *, diversity: bool = False) -> Rates:
         """Downlink goodput, with the number of layers that carries most."""

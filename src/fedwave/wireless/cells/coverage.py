@@ -125,6 +125,17 @@ class Coverage:
 
     def free_blocks(self, direction: str) -> Floats:
         """Resource blocks ``[S]`` of each cell that the clients may have beside the background traffic."""
+        return self._free_up if direction == "up" else self._free_down
+
+    @cached_property
+    def _free_up(self) -> Floats:
+        return self._free("up")
+
+    @cached_property
+    def _free_down(self) -> Floats:
+        return self._free("down")
+
+    def _free(self, direction: str) -> Floats:
         traffic = self.traffic(direction)
         whole = np.full(self.cells, float(self.cell.prbs))
         if not traffic.flows:
@@ -203,8 +214,12 @@ class Coverage:
 
     def _density_w_hz(self, radio: Radio) -> Floats:
         """Transmit power density of clients that have the whole carrier."""
-        watts = 10.0 ** ((radio.up_power_dbm(np.full(len(radio.cell), float(self.cell.prbs))) - 30.0) / 10.0)
-        return watts / self.cell.carrier.bandwidth_hz
+        dbm = radio.up_power_dbm(np.full(len(radio.cell), float(self.cell.prbs)))
+        return self._per_hz(dbm)
+
+    def _per_hz(self, dbm: Floats) -> Floats:
+        """Power over the whole carrier in W/Hz."""
+        return 10.0 ** ((dbm - 30.0) / 10.0) / self.cell.carrier.bandwidth_hz
 
     def _down_iot_db(self, seen: LargeScale, serving: Ints, load: Floats) -> Floats:
         if self.cells == 1:
@@ -249,7 +264,7 @@ class Coverage:
         dbm = power.uplink_power_dbm(
             coupling, blocks=blocks, subcarrier_khz=self.cell.subcarrier_khz, budget=self.budget
         )
-        return 10.0 ** ((dbm - 30.0) / 10.0) / self.cell.carrier.bandwidth_hz
+        return self._per_hz(dbm)
 
 
 @lru_cache(maxsize=8)
