@@ -1,6 +1,7 @@
 """Optimisers as configuration: ``sgd``, ``adamw`` (either side) and the adaptive server rules ``adam``, ``yogi``.
 
 Each is a pure update on flat trees, leafwise, and works alike on one model ``[...]`` and on clients ``[K, ...]``.
+Torch's fused kernels do the work, but for clients that have made different numbers of AdamW's steps.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from fedwave.core.config import NonNegative, Positive, Probability
 from fedwave.core.registry import register
+from fedwave.core.types import Ints
 
 Tree = dict[str, Any]
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -43,8 +46,8 @@ class Optimizer:
         """Zero state for ``params``: ``{slot: {leaf: zeros}}``."""
         return {slot: {name: value.new_zeros(value.shape) for name, value in params.items()} for slot in self.slots}
 
-    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
-        """One step in place on ``params`` and ``state``; ``step`` counts from 1."""
+    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int | Ints) -> None:
+        """One step in place on ``params`` and ``state``; ``step`` counts from 1, for each client ``[K]`` or for all."""
         raise NotImplementedError
 
 
@@ -78,16 +81,22 @@ class Sgd(Optimizer):
         """Neither momentum nor weight decay."""
         return not (self.momentum or self.weight_decay)
 
-    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
+    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int | Ints) -> None:
         """``v <- m v + g; w <- w - lr v`` (Nesterov: ``w <- w - lr (g + m v)``)."""
-        for name, value in params.items():
-            grad = grads[name]
-            if self.weight_decay:
-                grad = grad.add(value, alpha=self.weight_decay)
-            if self.momentum:
-                buffer = state["momentum"][name].mul_(self.momentum).add_(grad)
-                grad = grad.add(buffer, alpha=self.momentum) if self.nesterov else buffer
-            value.add_(grad, alpha=-self.lr)
+        from torch.optim.sgd import sgd
+
+        sgd(
+            list(params.values()),
+            _contiguous(params, grads),
+            [state["momentum"][name] if self.momentum else None for name in params],
+            fused=True,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            lr=self.lr,
+            dampening=0.0,
+            nesterov=self.nesterov,
+            maximize=False,
+        )
 
 
 @dataclass(frozen=True)
@@ -125,16 +134,45 @@ class AdamW(_Adaptive):
 
     cite: ClassVar[str] = "Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019"
 
-    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
+    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int | Ints) -> None:
         """Decoupled decay, bias-corrected moments, ``eps`` outside the root."""
-        first, second = 1 - self.beta1**step, 1 - self.beta2**step
+        steps = np.unique(step)
+        if len(steps) > 1:
+            return self._apart(params, grads, state, np.asarray(step))
+        import torch
+        from torch.optim.adamw import adamw
+
+        before = [torch.tensor(float(steps[0] - 1), device=value.device) for value in params.values()]
+        adamw(
+            list(params.values()),
+            _contiguous(params, grads),
+            [state["exp_avg"][name] for name in params],
+            [state["exp_avg_sq"][name] for name in params],
+            [],
+            before,
+            fused=True,
+            amsgrad=False,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+            maximize=False,
+        )
+        return None
+
+    def _apart(self, params: Tree, grads: Tree, state: dict[str, Tree], step: Ints) -> None:
+        """Clients that have made ``step [K]`` steps: ``w <- w - rate m / (sqrt(v) + eps root)``, one rate each."""
+        roots = np.sqrt(1 - self.beta2**step)
+        rates = self.lr * roots / (1 - self.beta1**step)
         for name, value in params.items():
-            grad = grads[name]
+            grad, each = grads[name], (-1, *[1] * (value.dim() - 1))
+            root, rate = (value.new_tensor(x).view(each) for x in (roots, rates))
             if self.weight_decay:
                 value.mul_(1 - self.lr * self.weight_decay)
             mean = state["exp_avg"][name].lerp_(grad, 1 - self.beta1)
             square = state["exp_avg_sq"][name].mul_(self.beta2).addcmul_(grad, grad, value=1 - self.beta2)
-            value.addcdiv_(mean, (square.sqrt() / second**0.5).add_(self.eps), value=-self.lr / first)
+            value.addcdiv_(mean * rate, square.sqrt().add_(self.eps * root), value=-1.0)
 
 
 @register("optimizer", "adam")
@@ -157,7 +195,7 @@ class ServerAdam(_Adaptive):
         state["exp_avg_sq"] = {name: value.fill_(self.eps**2) for name, value in state["exp_avg_sq"].items()}
         return state
 
-    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int) -> None:
+    def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int | Ints) -> None:
         """``m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; w <- w - lr m / (sqrt(v) + tau)``."""
         for name, value in params.items():
             grad = grads[name]
@@ -179,3 +217,8 @@ class ServerYogi(ServerAdam):
         """``v <- v - (1 - b2) g^2 sign(v - g^2)``."""
         squared = grad * grad
         return square.sub_((1 - self.beta2) * squared * (square - squared).sign())
+
+
+def _contiguous(params: Tree, grads: Tree) -> list[Any]:
+    """Gradients in the order of ``params``, laid out as the fused kernels read them: without regard to strides."""
+    return [grads[name].contiguous() for name in params]
