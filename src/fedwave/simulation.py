@@ -26,6 +26,7 @@ from fedwave.results.files import disk
 from fedwave.results.memory_store import MemoryStore
 from fedwave.results.run_folder import RunFolder
 from fedwave.results.sinks.sink import Sinks, Target
+from fedwave.tasks.adapters import Beside
 
 if TYPE_CHECKING:
     import pandas
@@ -185,9 +186,10 @@ class Simulation:
         self._saved = (self.world.round, time.monotonic())
 
     def export(self) -> Path:
-        """Write the result: ``adapter/`` (a PEFT folder) for LoRA, else ``model/``."""
+        """Write the result: ``adapter/`` (a PEFT folder) for what is trained beside a model, else ``model/``."""
         assert self.folder is not None
-        target = self.folder.path / ("adapter" if self.setting.spec.max_rank else "model")
+        beside = isinstance(getattr(self.experiment.task, "adapter", None), Beside)
+        target = self.folder.path / ("adapter" if beside else "model")
         params, base = self.setting.method.model(self.state)
         with disk(target):
             self.session.learner.export(target, params, base)

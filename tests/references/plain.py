@@ -50,3 +50,22 @@ def train_peft(folder, targets, rank, alpha, initial, token_batches, make_optimi
         model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
     return {leaf: parameter.detach().clone() for leaf, parameter in named.items()}
+
+
+def train_peft_model(model, initial, batches, make_optimizer):
+    """An ordinary PEFT ``model`` (untouched: a copy is trained) with Hugging Face's own ``labels=`` loss.
+
+    ``initial`` and the result go by the names of its parameters; a batch is keyword arguments of its forward.
+    """
+    model = copy.deepcopy(model).eval()
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert set(named) == set(initial)
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(initial[name])
+    optimizer = make_optimizer(list(named.values()))
+    for batch in batches:
+        optimizer.zero_grad()
+        model(**batch).loss.backward()
+        optimizer.step()
+    return {name: parameter.detach().clone() for name, parameter in named.items()}

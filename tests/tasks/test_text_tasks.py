@@ -74,7 +74,7 @@ def test_targets_may_be_chosen(llama: Path, dialogues: Path) -> None:
 
 
 def test_refusals(llama: Path, bert: Path, dialogues: Path, labelled: Path) -> None:
-    with pytest.raises(BadInput, match="adapter must be lora or full, got 'head'"):
+    with pytest.raises(BadInput, match="so adapter cannot be 'head'"):
         lm(llama, dialogues, adapter="head")
     with pytest.raises(BadInput, match="needs a causal language model"):
         lm(bert, dialogues).spec()

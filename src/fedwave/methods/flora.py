@@ -45,6 +45,8 @@ class Flora(Method):
                 "method flora adds its stack to the base; "
                 "server_optimizer must be sgd without momentum and weight decay"
             )
+        if not spec.bases:
+            raise Refused("method flora merges B A into the base, which dora scales; set task.adapter.name = 'lora'")
 
     def factors(self, spec: Spec) -> Leaves:
         """The LoRA leaves."""

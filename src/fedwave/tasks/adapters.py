@@ -1,7 +1,8 @@
-"""Which part of a model is trained: low-rank adapters, the head, or everything. Torch-free."""
+"""Which part of a model is trained: leaves beside it, the head, or everything. Torch-free."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -11,7 +12,9 @@ from pydantic import PlainValidator
 from fedwave.core.config import Positive
 from fedwave.core.errors import BadInput
 from fedwave.core.registry import register
-from fedwave.core.types import Ints
+from fedwave.core.types import Ints, Leaf, Leaves
+from fedwave.models import shapes
+from fedwave.models.rows import Architecture
 
 
 def _rank(value: Any) -> int | dict[str, int]:
@@ -39,9 +42,35 @@ class Adapter:
         return np.zeros(len(device), dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Beside(Adapter):
+    """Trained leaves beside a pretrained model whose own weights are frozen."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Virtual tokens that go through all layers before each row's own."""
+        return 0
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Virtual keys and values that each layer attends to beside the row's own."""
+        return 0
+
+    def leaves(self, config: Mapping[str, Any], arch: Architecture) -> Leaves:
+        """The trained leaves for a model, named as PEFT exports them.
+
+        Raises :class:`BadInput` for targets that the model does not have.
+        """
+        raise NotImplementedError
+
+    def flops(self, tokens: int, leaves: Leaves) -> float:
+        """Arithmetic of the leaves in a forward pass over a row of ``tokens`` tokens, the model's own apart."""
+        return 0.0
+
+
 @register("adapter", "lora")
 @dataclass(frozen=True)
-class Lora(Adapter):
+class Lora(Beside):
     """Low-rank adapters beside frozen weights: ``W + scale B A`` (Hu et al., ICLR 2022, equation 3).
 
     ``scale = alpha / r`` with the *largest* rank of all clients, one factor for every client whatever its own rank, so
@@ -70,6 +99,16 @@ class Lora(Adapter):
     def scale(self) -> float:
         """alpha / largest rank."""
         return self.alpha / self.max_rank
+
+    def leaves(self, config: Mapping[str, Any], arch: Architecture) -> Leaves:
+        """See :meth:`Beside.leaves`: A ``[r, d_in]`` and B ``[d_out, r]`` of each adapted layer."""
+        targets = self.targets or shapes.default_targets(config)
+        found = shapes.lora_leaves(arch, targets, self.max_rank)
+        return {name: Leaf(tuple(shape), rank_axis=axis) for name, (shape, axis) in found.items()}
+
+    def flops(self, tokens: int, leaves: Leaves) -> float:
+        """See :meth:`Beside.flops`: two products."""
+        return 2.0 * tokens * sum(leaf.size for leaf in leaves.values())
 
     def ranks(self, device_names: tuple[str, ...], device: Ints) -> Ints:
         """See :meth:`Adapter.ranks`. Raises :class:`BadInput` for a device without a rank."""

@@ -13,7 +13,7 @@ from fedwave.core.errors import BadInput, Refused
 from fedwave.core.registry import name_of, register
 from fedwave.core.types import DTYPE_BITS, Ints, Spec
 from fedwave.models import sources
-from fedwave.tasks.adapters import Adapter, Full, Lora
+from fedwave.tasks.adapters import Adapter, Beside, Full, Lora
 from fedwave.tasks.data import Table
 from fedwave.tasks.partitions import Column, Partition, class_indices
 from fedwave.tasks.task import Division, Learner, Progress
@@ -31,7 +31,7 @@ class CausalLM(TextTask):
 
     Parameters
     ----------
-    adapter : ``lora`` or ``full``.
+    adapter : ``lora``, ``dora``, ``ia3``, ``prompt``, ``prefix`` or ``full``.
     dtype : of the frozen weights; with ``"bfloat16"`` the forward pass runs under autocast. Trainable values are
         always float32.
     chunk : long texts become several rows of ``max_tokens``; otherwise they are truncated.
@@ -49,10 +49,8 @@ class CausalLM(TextTask):
     response_field: str = "response"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.adapter, (Lora, Full)):
-            raise Refused(
-                f"task causal-lm has no head of its own: adapter must be lora or full, got {name_of(self.adapter)!r}"
-            )
+        if not isinstance(self.adapter, (Beside, Full)):
+            raise Refused(f"task causal-lm has no head of its own, so adapter cannot be {name_of(self.adapter)!r}")
 
     def form(self, table: Table) -> list[str]:
         """Prompts, or texts where the table has no dialogues; see :meth:`TextTask.form`."""

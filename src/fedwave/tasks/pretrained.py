@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
+from fedwave.core.errors import Refused
 from fedwave.core.types import Leaf, Leaves, Spec
 from fedwave.models import shapes, sources
 from fedwave.models.rows import Architecture
-from fedwave.tasks.adapters import Adapter, Head, Lora
+from fedwave.tasks.adapters import Adapter, Beside, Head, Lora
+from fedwave.tasks.peft_adapters import SCALES, Dora
 
 POOLER = "pooler."
 """Prefix of the pre-training head of BERT, ViT and kin, which is left out of the model: nothing here reads it."""
@@ -25,9 +27,12 @@ HEAD_ONLY = "the encoder runs once on each row and its output is kept on the dev
 
 
 class Adapted(NamedTuple):
-    """LoRA beside a model: its leaves, and the frozen weights that it adapts, module -> (d_out, d_in)."""
+    """What is put beside a model: its leaves, the layers that it adapts, and of these the frozen weights under plain
+    LoRA, module -> (d_out, d_in).
+    """
 
     leaves: Leaves
+    modules: list[str]
     bases: dict[str, tuple[int, int]]
 
 
@@ -56,20 +61,19 @@ class Pretrained:
 
     @cached_property
     def adapted(self) -> Adapted:
-        """LoRA leaves that the adapter puts into the model; raises :class:`BadInput` for unknown targets."""
+        """What the adapter puts beside the model; raises :class:`BadInput` for unknown targets."""
+        if not isinstance(self.adapter, Beside):
+            return Adapted({}, [], {})
         arch = self.architecture
-        chosen = self.adapter.targets if isinstance(self.adapter, Lora) else None
-        targets = chosen or shapes.default_targets(sources.config(self.name))
-        leaves: Leaves = {
-            name: Leaf(tuple(shape), rank_axis=axis)
-            for name, (shape, axis) in shapes.lora_leaves(arch, targets, self.adapter.max_rank).items()
-            if not name.startswith(POOLER)
-        }
-        modules = [name.removesuffix(".lora_A.weight") for name in leaves if name.endswith(".lora_A.weight")]
-        return Adapted(leaves, {module: arch.linears[module] for module in modules})
+        found = self.adapter.leaves(sources.config(self.name), arch)
+        leaves: Leaves = {name: leaf for name, leaf in found.items() if not name.startswith(POOLER)}
+        ends = (".lora_A.weight", SCALES)
+        modules = [name.removesuffix(end) for name in leaves for end in ends if name.endswith(end)]
+        plain = isinstance(self.adapter, Lora) and not isinstance(self.adapter, Dora)
+        return Adapted(leaves, modules, {module: arch.linears[module] for module in modules} if plain else {})
 
     def spec(self, tokens: int, *, bytes_per_value: int = 4, assumptions: tuple[str, ...] = ()) -> Spec:
-        """The model under LoRA or trained in full, for rows of ``tokens`` tokens.
+        """The model under an adapter or trained in full, for rows of ``tokens`` tokens.
 
         Backward through the trained part costs twice its forward pass, through frozen weights once (Kaplan et al. 2020,
         section 2.1, counts both input and weight gradients).
@@ -103,32 +107,40 @@ class Pretrained:
         assumptions: tuple[str, ...],
         output: Leaf | None,
     ) -> Spec:
-        arch = self.architecture
-        forward = float(shapes.forward_flops(arch, tokens))
-        activations = float(shapes.activation_bytes(arch, tokens, bytes_per_value)) + 4.0 * size(head)
-        lora = self.adapted if isinstance(self.adapter, Lora) else None
-        beside = head_flops + (0.0 if lora is None else 2.0 * tokens * size(lora.leaves))
+        arch, adapter = self.architecture, self.adapter
+        beside = adapter if isinstance(adapter, Beside) else None
+        virtual, attended = (beside.prompt_tokens, beside.prefix_tokens) if beside else (0, 0)
+        if arch.context and tokens + virtual + attended > arch.context > tokens:
+            raise Refused(
+                f"{virtual + attended} virtual tokens and max_tokens = {tokens} are more than the "
+                f"{arch.context} tokens that {self.name!r} can take"
+            )
+        forward = float(shapes.forward_flops(arch, tokens + virtual))
+        forward += 4.0 * arch.layers * tokens * attended * arch.attention_width
+        activations = float(shapes.activation_bytes(arch, tokens + virtual + attended, bytes_per_value))
+        leaves, _, bases = self.adapted
+        extra = head_flops + (beside.flops(tokens, leaves) if beside else 0.0)
         return Spec(
-            trainable=(self.body if lora is None else lora.leaves) | head,
-            model_parameters=size(self.body) + size(head) + (0 if lora is None else size(lora.leaves)),
-            base_bytes=0 if lora is None else bytes_per_value * size(self.body),
-            forward_flops=forward + beside,
-            backward_flops=(2.0 if lora is None else 1.0) * forward + 2.0 * beside,
-            activation_bytes=activations,
-            inference_bytes=activations / max(arch.layers, 1),
+            trainable=(leaves if beside else self.body) | head,
+            model_parameters=size(self.body) + size(head) + size(leaves),
+            base_bytes=bytes_per_value * size(self.body) if beside else 0,
+            forward_flops=forward + extra,
+            backward_flops=(1.0 if beside else 2.0) * forward + 2.0 * extra,
+            activation_bytes=activations + 4.0 * size(head),
+            inference_bytes=(activations + 4.0 * size(head)) / max(arch.layers, 1),
             output=output,
-            bases={} if lora is None else lora.bases,
-            lora_scale=self.adapter.scale if isinstance(self.adapter, Lora) else 1.0,
-            max_rank=self.adapter.max_rank,
-            assumptions=(*assumptions, *ASSUMPTIONS) + (() if lora is None else (FROZEN_BACKWARD,)),
+            bases=bases,
+            lora_scale=adapter.scale if isinstance(adapter, Lora) else 1.0,
+            max_rank=adapter.max_rank,
+            assumptions=(*assumptions, *ASSUMPTIONS) + ((FROZEN_BACKWARD,) if beside else ()),
         )
 
     def peft_targets(self) -> list[str]:
         """``target_modules`` of the exported adapter: last names if they select just its modules, else paths."""
-        bases = self.adapted.bases
-        short = sorted({module.rpartition(".")[2] for module in bases})
+        modules = self.adapted.modules
+        short = sorted({module.rpartition(".")[2] for module in modules})
         selected = {module for module in self.architecture.linears if module.rpartition(".")[2] in short}
-        return short if selected == set(bases) else list(bases)
+        return short if selected == set(modules) else modules
 
 
 def size(leaves: Leaves) -> int:

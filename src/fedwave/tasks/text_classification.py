@@ -25,8 +25,8 @@ class TextClassification(TextTask):
 
     Parameters
     ----------
-    adapter : ``lora`` (in the encoder, and the head), ``head`` (the encoder's output is computed once and kept), or
-        ``full``.
+    adapter : ``lora``, ``dora``, ``ia3`` or ``prompt`` (in the encoder, and the head), ``head`` (the encoder's output
+        is computed once and kept), or ``full``.
     pooling : ``"mean"`` over a row's tokens, or the first token's output, ``"cls"``.
     normalize : scale the pooled vector to unit length (as MiniLM sentence encoders do).
     """

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from fedwave.core.keys import Key
 from fedwave.core.types import Ints, Spec
 from fedwave.models import sources
-from fedwave.tasks.adapters import Full, Lora
+from fedwave.tasks.adapters import Beside, Full
 from fedwave.tasks.learner import Learner
+from fedwave.tasks.learners.beside import put_beside, write_beside
 from fedwave.tasks.learners.classes import Base, ClassLearner
-from fedwave.tasks.learners.pretrained import Prepared, load, peft_layout, whole, with_lora, write_lora, write_whole
+from fedwave.tasks.learners.pretrained import Prepared, load, peft_layout, whole, write_whole
 from fedwave.tasks.learners.store import Store, Tokens, Vectors
 from fedwave.tasks.learners.weights import adopt, linear, write_weights
 from fedwave.tasks.partitions import class_indices
@@ -125,8 +126,11 @@ def encoder_learner(
     head_leaves = {name: torch.zeros(spec.trainable[name].shape) for name in ("head.weight", "head.bias")}
     head, store = linear(*reversed(spec.trainable["head.weight"].shape)), rows.store
     layout, config, adapter = peft_layout(encoder), encoder.config, pretrained.adapter
-    if isinstance(adapter, (Lora, Full)):
-        found = with_lora(encoder, spec, Key(seed)) if isinstance(adapter, Lora) else whole(encoder)
+    if isinstance(adapter, (Beside, Full)):
+        if isinstance(adapter, Beside):
+            pooled.encoder, found = put_beside(adapter, encoder, spec, Key(seed))
+        else:
+            found = whole(encoder)
         prepared = _under(found, "pooled.encoder.")
         paths = prepared.leaf_paths | {name: name for name in head_leaves}
         initial, base_paths = prepared.initial | head_leaves, prepared.base_paths
@@ -141,9 +145,9 @@ def encoder_learner(
         body = {name: value for name, value in params.items() if name not in head_leaves}
         write_weights(to, {name: params[name] for name in head_leaves}, "head.safetensors")
         describe(to)
-        if isinstance(adapter, Lora):
+        if isinstance(adapter, Beside):
             names = {"task_type": "FEATURE_EXTRACTION", "targets": pretrained.peft_targets()}
-            write_lora(to, body, base, spec=spec, layout=layout, model_name=pretrained.name, **names)
+            write_beside(adapter, to, body, base, spec=spec, layout=layout, model_name=pretrained.name, **names)
         elif body:
             write_whole(to, body, config, folder)
 

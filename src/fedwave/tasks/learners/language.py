@@ -15,9 +15,10 @@ from fedwave.core.errors import Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Ints
 from fedwave.models import sources
-from fedwave.tasks.adapters import Lora
+from fedwave.tasks.adapters import Beside
 from fedwave.tasks.learner import Batch, Learner
-from fedwave.tasks.learners.pretrained import load, peft_layout, whole, with_lora, write_lora, write_whole
+from fedwave.tasks.learners.beside import put_beside, write_beside
+from fedwave.tasks.learners.pretrained import load, peft_layout, whole, write_whole
 from fedwave.tasks.learners.store import Tokens
 from fedwave.tasks.learners.weights import adopt
 from fedwave.tasks.task import Progress
@@ -44,12 +45,15 @@ class LanguageLearner(Learner):
         folder = sources.resolve(task.model)
         (train, _), (rows, held_rows) = task.tables(), task.token_rows(folder, progress)
         self._task, self._folder, self.spec = task, folder, task.spec()
-        frozen = isinstance(task.adapter, Lora)
-        dtype = getattr(torch, task.dtype) if frozen else torch.float32
+        adapter = task.adapter if isinstance(task.adapter, Beside) else None
+        dtype = getattr(torch, task.dtype) if adapter else torch.float32
         self.model: nn.Module = load(AutoModelForCausalLM, folder, dtype)
         self._config: Any = self.model.config
         self._peft_layout = peft_layout(self.model)
-        prepared = with_lora(self.model, self.spec, Key(seed)) if frozen else whole(self.model)
+        if adapter:
+            self.model, prepared = put_beside(adapter, self.model, self.spec, Key(seed))
+        else:
+            prepared = whole(self.model)
         self.leaf_paths, self.base_paths, self.initial = prepared
         adopt(self.model, self.leaf_paths, self.initial)
         self._rows_apart = any(value.requires_grad for value in self.model.get_output_embeddings().parameters())  # type: ignore[operator]
@@ -123,9 +127,10 @@ class LanguageLearner(Learner):
     ) -> None:
         """See :meth:`Learner.export`."""
         task = self._task
-        if not isinstance(task.adapter, Lora):
+        if not isinstance(task.adapter, Beside):
             return write_whole(folder, params, self._config, self._folder)
-        write_lora(
+        write_beside(
+            task.adapter,
             folder,
             params,
             base or [],
