@@ -9,7 +9,8 @@ from torch import nn
 from fedwave.core import tree
 from fedwave.core.errors import Refused
 from fedwave.engines.fold import finite
-from fedwave.engines.stacking import ClientEmbedding, ClientLinear, Stack, Vmapped
+from fedwave.engines.stacking import Stack
+from fedwave.engines.twins import ClientConv, ClientEmbedding, ClientLinear, Vmapped
 
 
 class Positions(nn.Module):
@@ -86,6 +87,13 @@ MODELS = {
     "layer norm": (lambda: nn.LayerNorm(6), vectors(3, 6)),
     "group norm": (lambda: nn.GroupNorm(2, 6), vectors(6, 3)),
     "conv": (lambda: nn.Conv2d(2, 3, 3, padding=1), vectors(2, 5, 5)),
+    "conv with stride and groups": (
+        lambda: nn.Conv2d(4, 6, 3, stride=2, dilation=2, groups=2, bias=False),
+        vectors(4, 7, 7),
+    ),
+    "conv same": (lambda: nn.Conv2d(2, 3, 3, padding="same"), vectors(2, 5, 5)),
+    "conv circular": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), vectors(2, 5, 5)),
+    "conv 1d": (lambda: nn.Conv1d(2, 3, 3, padding=1), vectors(2, 5)),
     "conv net": (
         lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4)),
         vectors(2, 5, 5),
@@ -235,6 +243,8 @@ def test_scalar_parameters(what):
 
 def test_which_twin():
     for make, kind in ((lambda: nn.Linear(2, 2), ClientLinear), (lambda: nn.Embedding(3, 2), ClientEmbedding),
+                       (lambda: nn.Conv1d(2, 2, 1), ClientConv), (lambda: nn.Conv2d(2, 2, 1), ClientConv),
+                       (lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), Vmapped),
                        (lambda: nn.LayerNorm(2), Vmapped),
                        (lambda: nn.Embedding(3, 2, max_norm=1.0), Vmapped)):  # fmt: skip
         assert type(stacked(make, 2)[0].model) is kind

@@ -1,6 +1,9 @@
-"""Which rows each client sees at each local step: one index array per group, no per-client Python."""
+"""Which rows each client sees at each local step, and in which passes they are computed: no per-client Python."""
 
 from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,3 +41,86 @@ def _permutations(held: Ints, ids: Ints, key: Key) -> Ints:
     draws = key.uniform(ids, int(held.max()))
     draws[np.arange(draws.shape[1])[None, :] >= held[:, None]] = 2.0
     return np.argsort(draws, axis=1, kind="stable")
+
+
+# ---- passes: the rows of one step, cut into forward passes ---------------------------------------------------------
+
+CANDIDATES = 16  # lengths at which the sorted rows may be cut
+
+
+class Costs(NamedTuple):
+    """What a forward and backward pass costs, in tokens.
+
+    Parameters
+    ----------
+    budget : tokens, padding included, that one pass may hold.
+    start : what a pass costs beside its tokens: launching its operations.
+    lane : what a lane costs whose leaves must be gathered.
+    """
+
+    budget: int
+    start: float = 0.0
+    lane: float = 0.0
+
+
+class Pass(NamedTuple):
+    """One forward pass: ``place [L, c]`` flat indices of rows, -1 for filling; ``slots [L]``, whose leaves a lane uses.
+
+    ``slots`` is ``None`` where lane l is slot l, for all of them, so that nothing need be gathered.
+    """
+
+    place: Ints
+    slots: Ints | None
+
+
+def cut_passes(rows: Ints, lengths: Ints, costs: Costs) -> list[Pass]:
+    """The rows of a step in passes of like length, so that little of them is padding; each row is in one pass.
+
+    A pass is made of lanes, equally many rows of one slot each: a lane per row, or a lane per slot where gathering
+    each row's own leaves would cost more than the rows that fill up the lanes.
+
+    Parameters
+    ----------
+    rows, lengths : ``[K, b]`` row numbers (-1: none) and their tokens.
+    """
+    flat = np.flatnonzero(rows.reshape(-1) >= 0)
+    tokens = lengths.reshape(-1)[flat]
+    order = np.argsort(tokens, kind="stable")
+    flat, tokens = flat[order], tokens[order]
+    edges = _cut(tokens, costs)
+    groups = [(flat[a:b], int(tokens[b - 1])) for a, b in pairwise(edges)]
+    return [one for group, longest in groups for one in _lanes(group, longest, rows.shape, costs)]
+
+
+def _cut(tokens: Ints, costs: Costs) -> list[int]:
+    """Edges of groups of the sorted rows: the least padded tokens plus ``start`` per pass, by dynamic programming."""
+    steps = np.flatnonzero(np.diff(tokens)) + 1
+    if len(steps) > CANDIDATES:
+        steps = steps[np.linspace(0, len(steps) - 1, CANDIDATES).round().astype(np.int64)]
+    ends = np.concatenate([[0], steps, [len(tokens)]])
+    best, came = np.zeros(len(ends)), np.zeros(len(ends), dtype=np.int64)
+    for j in range(1, len(ends)):
+        padded = (ends[j] - ends[:j]) * tokens[ends[j] - 1]
+        cost = best[:j] + padded + costs.start * -(-padded // costs.budget)
+        came[j], best[j] = cost.argmin(), cost.min()
+    edges, at = [int(ends[-1])], len(ends) - 1
+    while at:
+        low, high, at = int(ends[came[at]]), edges[0], int(came[at])
+        most = max(1, costs.budget // int(tokens[high - 1]))
+        parts = -(-(high - low) // most)
+        edges = [low + (high - low) * p // parts for p in range(parts)] + edges
+    return edges
+
+
+def _lanes(flat: Ints, tokens: int, shape: tuple[int, ...], costs: Costs) -> list[Pass]:
+    """The passes of one group: a single one with a lane per row, or those with a lane per slot."""
+    flat = np.sort(flat)
+    slots, first, count = np.unique(flat // shape[1], return_index=True, return_counts=True)
+    wide, everyone = int(count.max()), len(slots) == shape[0]
+    by_slot = len(slots) * wide * tokens + (0.0 if everyone else costs.lane * len(slots))
+    if len(flat) * (tokens + costs.lane) < by_slot:
+        return [Pass(flat[:, None], flat // shape[1])]
+    column = np.arange(wide)
+    place = np.where(column < count[:, None], flat[np.minimum(first[:, None] + column, len(flat) - 1)], -1)
+    chunk = max(1, costs.budget // (len(slots) * tokens))
+    return [Pass(place[:, at : at + chunk], None if everyone else slots) for at in range(0, wide, chunk)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from fedwave.core.config import Count, Index
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Bools, Cohort, Delivery, Ints, Message, Replies, Spec
+from fedwave.engines.choice import Choice, choose
 from fedwave.engines.encoding import METHOD, encode, memory_leaves, pack
 from fedwave.engines.fold import Fold, finite
+from fedwave.methods.method import Method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fedwave.engines.slots import SlotClients
-    from fedwave.methods.method import Method
     from fedwave.results.memory_store import MemoryStore
     from fedwave.tasks.learner import Learner
     from fedwave.transforms.chain import Chain
@@ -33,8 +35,9 @@ class CohortEngine:
 
     Parameters
     ----------
-    token_budget : tokens (rows, where rows have no length) that one step may hold; bounds memory whatever the cohort.
-    max_clients : clients stacked at most; 0: as many as the budget holds; 1: one by one.
+    token_budget : tokens (rows, where rows have no length) that one pass may hold; bounds memory whatever the cohort.
+    max_clients : clients stacked at most; 0: as many as a pass holds, or one by one where stacking would not pay;
+        1: one by one.
     threads : torch threads; 0: torch's own choice.
     """
 
@@ -48,24 +51,37 @@ class CohortEngine:
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        row_tokens = int(learner.lengths(learner.order).max()) if len(learner.order) else 1
-        slots = max(1, self.token_budget // (batch_size * max(row_tokens, 1)))
-        slots = min(slots, learner.clients, self.max_clients or slots)
-        return Session(method, learner, up=up, batch_size=batch_size, slots=slots)
+        choice = choose(
+            learner.spec,
+            tokens=learner.lengths(learner.order),
+            held=np.diff(learner.offsets),
+            batch_size=batch_size,
+            copies=3 + len(method.local_optimizer.slots),
+            modules=sum(1 for _ in learner.model.modules()),
+            device=learner.device.type,
+            token_budget=self.token_budget,
+            max_clients=self.max_clients,
+        )
+        session = Session(method, learner, up=up, batch_size=batch_size, choice=choice)
+        logging.getLogger(__name__).info(session.choice.why)
+        return session
 
 
 class Session:
-    """A resident model with ``slots`` client slots. One session serves all rounds, the evaluation and the server."""
+    """A resident model with client slots. One session serves all rounds, the evaluation and the server.
 
-    def __init__(self, method: Method, learner: Learner, *, up: Chain, batch_size: int, slots: int) -> None:
-        from fedwave.engines.stacking import Stack
+    ``choice`` says how many clients are stacked, and why.
+    """
+
+    def __init__(self, method: Method, learner: Learner, *, up: Chain, batch_size: int, choice: Choice) -> None:
+        from fedwave.engines.trial import stack_clients
 
         self.method, self.learner, self.up, self.batch_size = method, learner, up, batch_size
         self.spec: Spec = learner.spec
         self.initial, self.public_rows = learner.initial, learner.public_rows
         self.population = learner.clients
-        self.stack = Stack(learner.model, learner.leaf_paths, slots)
-        learner.model = self.stack.model
+        self.stack, objection = stack_clients(learner, choice.slots)
+        self.choice = choice._replace(slots=1, why=f"one client at a time: {objection}") if objection else choice
         self.uplink = method.uplink(self.spec)
         self.memory_leaves = memory_leaves(method, up, self.spec)
         self._base_applied = 0
@@ -74,85 +90,106 @@ class Session:
     # ---- one round -------------------------------------------------------------------------------------------------
 
     def run(self, message: Message, store: MemoryStore, cohort: Cohort, delivery: Delivery, key: Key) -> Replies:
-        """Train the cohort and fold what was delivered, group by group; memory stays O(slots) for summed parts.
+        """Train the cohort and fold what was delivered as clients are done; memory stays O(slots) for summed parts.
 
         Clients that are known not to be heard train only where that leaves a trace (client memory, error feedback).
         """
         runs = delivery.trained if self.memory_leaves else delivery.heard
         fold = Fold(self.uplink, len(cohort), delivery.coefficient.shape[1], delivery.noise)
-        for group in self._groups(np.flatnonzero(runs), cohort):
-            mine = own_of(message, group)
-            loss, parts, ok = self._train(mine, store, cohort.take(group), delivery.heard[group], key)
+        for clients in self._trained(message, store, cohort, np.flatnonzero(runs), key):
+            group = clients.positions
+            loss, parts, ok = self._settle(clients, store, cohort.take(group), delivery.heard[group], key)
             fold.add(group, cohort, np.where(ok[:, None], delivery.coefficient[group], 0.0), parts, loss)
-            fold.dropped += [int(client) for client in cohort.ids[group[~ok & delivery.heard[group]]]]
+            fold.dropped += [int(client) for client in clients.ids[~ok & delivery.heard[group]]]
         return fold.close(cohort, key.fold("air"))
 
     def reply_bytes(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> bytes:
         """The packed payload of a cohort of one: what its device puts on the air."""
-        clients, _, parts, _ = self._reply(message, store, cohort, key)
-        return pack(self.up, self.uplink, parts, clients.residual, cohort, key)
+        clients = next(self._trained(message, store, cohort, np.arange(1), key))
+        parts, _ = self._reply(clients)
+        return pack(self.up, self.uplink, parts, tree.map(_home, clients.residual), cohort, key)
 
-    def _groups(self, positions: Ints, cohort: Cohort) -> Iterator[Ints]:
-        """Positions in groups of at most ``slots``, longest first so that few finished clients ride along."""
-        ordered = positions[np.argsort(-cohort.steps[positions], kind="stable")]
-        for start in range(0, len(ordered), self.stack.slots):
-            yield ordered[start : start + self.stack.slots]
+    def _trained(
+        self, message: Message, store: MemoryStore, cohort: Cohort, positions: Ints, key: Key
+    ) -> Iterator[SlotClients]:
+        """Local training; yields whenever the window holds clients that are done, until all at ``positions`` were.
 
-    def _train(
-        self, message: Message, store: MemoryStore, cohort: Cohort, heard: Bools, key: Key
+        The longest start first, and their successors take over their slots, a quarter of them at a time. A method with
+        a step of its own may count on all clients being at the same step: there a group ends before the next begins.
+        """
+        from fedwave.engines.slots import train
+
+        self.apply_base(message.base)
+        self.stack.train_only(set(self.method.travelling(self.spec)) if self.method.trains_by_gradient else set())
+        clients = self._clients(message, self.method.local_optimizer, key, cohort.round)
+        queue = positions[np.argsort(-cohort.steps[positions], kind="stable")]
+        together = type(self.method).step is not Method.step
+        quota = self.stack.slots if together else -(-self.stack.slots // 4)
+        while len(queue) or clients.seated:
+            come, queue = np.split(queue, [self.stack.slots - clients.seated])
+            if len(come):
+                self._seat(clients, message, store, cohort, come, key)
+                self.method.begin(clients)
+            train(self.method, clients, quota)
+            clients.open(clients.active, clients.seated)
+            yield clients
+            clients.release()
+
+    def _seat(
+        self, clients: SlotClients, message: Message, store: MemoryStore, cohort: Cohort, come: Ints, key: Key
+    ) -> None:
+        """Give those at ``come`` their slots, rows, memory and parts of the message."""
+        from fedwave.engines.batches import plan_rows
+
+        group = cohort.take(come)
+        learner, sizes = self.learner, {"steps": group.steps, "batch_size": self.batch_size}
+        rows = plan_rows(learner.order, learner.offsets, ids=group.ids, key=key, **sizes)
+        memory, known = store.get(group.ids) if self.memory_leaves else ({}, np.zeros(len(group), dtype=bool))
+        clients.seat(
+            come,
+            group,
+            rows,
+            own={name: tree.take(leaves, come) for name, leaves in (message.own or {}).items()},
+            memory={n[len(METHOD) :]: v for n, v in memory.items() if n.startswith(METHOD)},
+            residual={n: v for n, v in memory.items() if not n.startswith(METHOD)},
+            known=known,
+        )
+
+    def _settle(
+        self, clients: SlotClients, store: MemoryStore, cohort: Cohort, heard: Bools, key: Key
     ) -> tuple[Tensor, dict[str, tree.Tree], Bools]:
-        """Train one group, encode and decode its replies, settle its memory; says whose replies are finite."""
+        """Encode and decode the replies of the window, settle its memory; says whose replies are finite."""
         import torch
 
-        clients, loss, parts, kept = self._reply(message, store, cohort, key)
-        decoded, heard_residual, lost_residual = encode(self.up, self.uplink, parts, clients.residual, cohort, key)
+        parts, kept = self._reply(clients)
+        residual, memory, loss = tree.map(_home, clients.residual), tree.map(_home, clients.memory), clients.mean_loss
+        decoded, heard_residual, lost_residual = encode(self.up, self.uplink, parts, residual, cohort, key)
         ok = finite(loss, {**decoded, "memory": kept})
         if self.memory_leaves:
             was_heard = torch.as_tensor(heard)
-            rows = {METHOD + n: v for n, v in self.method.settle(clients.memory, kept, was_heard).items()}
+            rows = {METHOD + n: v for n, v in self.method.settle(memory, kept, was_heard).items()}
             for name, value in heard_residual.items():
                 rows[name] = torch.where(was_heard.view(-1, *[1] * (value.dim() - 1)), value, lost_residual[name])
             store.put(cohort.ids[ok], {name: value[torch.as_tensor(ok)] for name, value in rows.items()})
         return loss, decoded, ok
 
-    def _reply(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> Any:
-        """Local training of one group: (clients, mean losses, raw parts, memory to keep)."""
-        from fedwave.engines.slots import train
-
-        self.apply_base(message.base)
-        memory, known = store.get(cohort.ids) if self.memory_leaves else ({}, None)
-        self.stack.train_only(set(self.method.travelling(self.spec)) if self.method.trains_by_gradient else set())
-        clients = self._clients(
-            cohort,
-            message,
-            self.method.local_optimizer,
-            key,
-            clip_norm=self.method.clip_norm,
-            known=known,
-            memory={n[len(METHOD) :]: v for n, v in memory.items() if n.startswith(METHOD)},
-        )
-        clients.residual = {n: v for n, v in memory.items() if not n.startswith(METHOD)}
-        rows = self._rows(cohort, key)
-        loss = train(self.method, clients, rows)
+    def _reply(self, clients: SlotClients) -> tuple[dict[str, tree.Tree], tree.Tree]:
+        """Raw parts of the window's replies, and the memory to keep, off the device that trained them."""
         parts, kept = self.method.reply(clients)
-        detached = {name: tree.map(lambda x: x.detach(), leaves) for name, leaves in parts.items()}
-        return clients, loss, detached, tree.map(lambda x: x.detach(), kept)
+        return {name: tree.map(_home, leaves) for name, leaves in parts.items()}, tree.map(_home, kept)
 
-    def _clients(self, cohort: Cohort, message: Message, optimizer: Any, key: Key, **rest: Any) -> SlotClients:
+    def _clients(self, message: Message, optimizer: Any, key: Key, round: int) -> SlotClients:
         from fedwave.engines.slots import SlotClients
 
-        return SlotClients(self.learner, self.stack, cohort, message=message, optimizer=optimizer, key=key, **rest)
-
-    def _rows(self, cohort: Cohort, key: Key) -> Ints:
-        from fedwave.engines.batches import plan_rows
-
-        return plan_rows(
-            self.learner.order,
-            self.learner.offsets,
-            ids=cohort.ids,
-            steps=cohort.steps,
-            batch_size=self.batch_size,
+        return SlotClients(
+            self.learner,
+            self.stack,
+            message=message,
+            optimizer=optimizer,
             key=key,
+            costs=self.choice.costs,
+            round=round,
+            clip_norm=self.method.clip_norm,
         )
 
     # ---- the server's own use of the model -------------------------------------------------------------------------
@@ -169,7 +206,7 @@ class Session:
                 for module, (a, b) in change.items():
                     path = self.learner.base_paths[module]
                     weight = self.learner.model.get_parameter(path)
-                    delta = self.spec.lora_scale * (b @ a)
+                    delta = self.spec.lora_scale * (b @ a).to(weight.device)
                     owner = self.learner.model.get_submodule(path.rpartition(".")[0])
                     master = weight
                     if weight.dtype != torch.float32:
@@ -208,18 +245,16 @@ class Session:
 
     def _single(self, params: Mapping[str, Any], optimizer: Any = None) -> SlotClients:
         """One client in slot 0 that holds ``params`` at full rank."""
-        self.stack.rows = 1
-        clients = self._clients(_server_alone(self.spec.max_rank), Message(shared={}), optimizer, Key(0))
+        alone = _server_alone(self.spec.max_rank)
+        clients = self._clients(Message(shared={}), optimizer, Key(0), 0)
+        clients.clip_norm = None
+        clients.seat(np.zeros(1, dtype=np.int64), alone, np.zeros((0, 1, 0), dtype=np.int64))
         clients.load(params)
         return clients
 
 
-def own_of(message: Message, positions: Ints) -> Message:
-    """The message as the clients at ``positions`` of the cohort get it."""
-    if message.own is None:
-        return message
-    own = {name: tree.take(leaves, positions) for name, leaves in message.own.items()}
-    return replace(message, own=own)
+def _home(value: Tensor) -> Tensor:
+    return value.detach().cpu()
 
 
 def _server_alone(rank: int) -> Cohort:

@@ -48,22 +48,28 @@ class Fold:
         self._start = {(part, leaf): number for part, leaf, number in starts(schema)}
 
     def add(self, positions: Ints, cohort: Cohort, coefficient: Floats, parts: Any, loss: Tensor) -> None:
-        """Take in one group, ``coefficient [K, B]``; rows with coefficient 0 leave no trace, whatever is in them."""
+        """Take in one group, ``coefficient [K, B]``; rows with coefficient 0 leave no trace, whatever is in them.
+
+        A group is added in cohort order. Which clients make a group depends on how they were packed; in float64 that
+        moves a sum by less than a float32 can tell.
+        """
         import torch
 
-        self.loss[positions] = loss.detach().double().numpy()
+        self.loss[positions] = loss.detach().double().cpu().numpy()
         weight = cohort.weight[positions][:, None] * coefficient.reshape(len(positions), self.blocks)
         counts = np.flatnonzero((weight > 0).any(axis=1))
+        counts = counts[np.argsort(positions[counts], kind="stable")]
         self.weights[positions[counts]] = weight[counts]
         self.order += [int(p) for p in positions[counts]]
         picked, factor = torch.as_tensor(counts), torch.as_tensor(weight[counts])
+        everyone = np.array_equal(counts, np.arange(len(positions)))
         squares, values = np.zeros(len(counts)), 0
         for name, leaves in parts.items():
             if name in self.rows:
                 self.rows[name].append({leaf: x[picked].clone() for leaf, x in leaves.items()})
                 continue
             for leaf, x in leaves.items():
-                flat = x[picked].double().flatten(1)
+                flat = (x if everyone else x[picked]).double().flatten(1)
                 term = self._weighed(flat, factor, self._start[name, leaf])
                 self.sums[name][leaf] = self.sums[name].get(leaf, 0.0) + term.view(x.shape[1:])
                 if self.noise is not None:
@@ -94,7 +100,7 @@ class Fold:
             position=position,
             rank=cohort.rank[position],
             loss=self.loss,
-            dropped=self.dropped,
+            dropped=sorted(self.dropped),
         )
 
     def _mean(self, part: str, sums: tree.Tree, key: Key | None) -> tree.Tree:
@@ -108,7 +114,7 @@ class Fold:
             if self.noise is not None and key is not None:
                 noise = air_noise(self.noise, len(flat), start, key.fold("noise", part, leaf))
                 flat = flat + self.normaliser * torch.as_tensor(noise)
-            carried = torch.as_tensor(along(totals, start, len(flat)))
+            carried = torch.as_tensor(totals if self.blocks == 1 else along(totals, start, len(flat)))
             mean[leaf] = torch.where(carried > 0.0, flat / carried, 0.0).view(total.shape).float()
         return mean
 
@@ -126,10 +132,9 @@ class Fold:
 
 def finite(loss: Tensor, parts: dict[str, tree.Tree]) -> Bools:
     """Whose loss and values are all finite, ``[K]``."""
-    import torch
-
-    ok = loss.isfinite()
+    ok = loss.cpu().isfinite()
     for leaves in parts.values():
         for value in leaves.values():
-            ok = ok & torch.linalg.vector_norm(value.reshape(len(value), -1), torch.inf, 1).isfinite()
+            rows = value.reshape(len(value), -1)
+            ok = ok & rows.amax(1).isfinite() & rows.amin(1).isfinite()  # both hand on what is not a number
     return ok.numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,66 +11,180 @@ import torch
 from torch import Tensor
 
 from fedwave.core import tree
+from fedwave.core.errors import Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Cohort, Ints, Message, Spec
+from fedwave.engines.accumulate import losses_of, outputs_of
+from fedwave.engines.batches import Costs
+from fedwave.engines.ranks import within_ranks
 from fedwave.engines.stacking import Stack
+from fedwave.engines.table import Table
 from fedwave.methods.method import Method
 from fedwave.methods.optimizers import Optimizer
 
 
 class SlotClients:
-    """A group of clients in the slots of a :class:`Stack`; implements :class:`fedwave.methods.sides.Clients`."""
+    """The clients in the slots of a :class:`Stack`; implements :class:`fedwave.methods.sides.Clients`.
+
+    Seats are filled from slot 0 on: clients in training come first, then those that are done and wait to be folded.
+    Hooks see a window ``[first, first + K)`` of the slots: those that have just come, those in training, or those done.
+    All that belongs to a client (leaves, optimiser state, memory, ...) is a row of a table and moves with it.
+    """
 
     def __init__(
         self,
         learner: Any,
         stack: Stack,
-        cohort: Cohort,
         *,
         message: Message,
         optimizer: Optimizer,
         key: Key,
+        costs: Costs,
+        round: int = 0,
         clip_norm: float | None = None,
-        memory: tree.Tree | None = None,
-        known: Any = None,
     ) -> None:
-        self.learner, self.stack, self.cohort = learner, stack, cohort
-        self.message, self.optimizer, self.clip_norm, self.key = message, optimizer, clip_norm, key
+        self.learner, self.stack, self.costs = learner, stack, costs
+        self.optimizer, self.clip_norm, self.key = optimizer, clip_norm, key
         self.spec: Spec = learner.spec
-        self.initial: tree.Tree = learner.initial
+        self.initial: tree.Tree = tree.map(lambda x: x.to(learner.device), learner.initial)
+        shared = {part: tree.map(lambda x: x.to(learner.device), leaves) for part, leaves in message.shared.items()}
+        self.message = replace(message, shared=shared)
         self.public_rows: Ints = learner.public_rows
-        self.round = cohort.round
+        self.round = round
         self.scratch: dict[str, Any] = {}
-        self.residual: tree.Tree = {}
-        self.at, self._updates = 0, 0
-        self._memory = memory or {}
-        self._known = torch.zeros(len(cohort), dtype=torch.bool) if known is None else torch.as_tensor(known)
-        self._steps = torch.as_tensor(cohort.steps)
-        self._sent: tree.Tree = {}
-        self._slots: dict[str, tree.Tree] = {}
-        self.activate(len(cohort))
+        self.seated = self.active = 0
+        self._table = Table(stack.slots, learner.device)
+        self._table.groups |= {
+            "params": stack.full,
+            "clients": {
+                "loss": torch.zeros(stack.slots, dtype=torch.float64, device=learner.device),
+                "known": torch.zeros(stack.slots, dtype=torch.bool, device=learner.device),
+            },
+        }
+        self._numbers = {
+            name: np.zeros(stack.slots, dtype=np.int64)
+            for name in ("position", "id", "rank", "steps", "made", "updates")
+        }
+        self._plan = np.zeros((stack.slots, 0, 0), dtype=np.int64)
 
-    def activate(self, k: int) -> None:
-        """Only the first ``k`` slots take part from here on."""
-        self.k = k
-        self.stack.bind(k)
+    # ---- seats -----------------------------------------------------------------------------------------------------
 
-    # what hooks read: views of the active slots
+    def seat(
+        self,
+        positions: Ints,
+        cohort: Cohort,
+        rows: Ints,
+        *,
+        own: Mapping[str, tree.Tree] | None = None,
+        memory: tree.Tree | None = None,
+        residual: tree.Tree | None = None,
+        known: Any = False,
+    ) -> None:
+        """Give free slots to the clients ``cohort``, which stand at ``positions`` of the round's; the window is theirs.
+
+        Parameters
+        ----------
+        rows : ``[T, K, b]`` of every step.
+        own : the message's parts for each of them.
+        memory, residual, known : their memory and error feedback by leaf, and whether they had any ``[K]``.
+        """
+        first, last = self.seated, self.seated + len(cohort)
+        self.seated = self.active = last
+        self.open(first, last)
+        for name, value in (
+            ("position", positions), ("id", cohort.ids), ("rank", cohort.rank), ("steps", cohort.steps),
+            ("made", 0), ("updates", 0),
+        ):  # fmt: skip
+            self._numbers[name][first:last] = value
+        loss, knew = self._table.get("clients").values()
+        loss.zero_()
+        knew.copy_(torch.as_tensor(known))
+        self._table.put("memory", memory or {})
+        self._table.put("residual", residual or {})
+        for part, leaves in (own or {}).items():
+            self._table.put(f"own/{part}", leaves)
+        for group in [g for g in self._table.groups if g.startswith("optimizer/")]:
+            fresh = self.optimizer.init({n: x[first:last] for n, x in self._table.groups[group].items()})
+            self._table.put(group, fresh[group.partition("/")[2]])
+        grown = np.maximum(self._plan.shape[1:], (rows.shape[0], rows.shape[2])) - self._plan.shape[1:]
+        self._plan = np.pad(self._plan, ((0, 0), (0, grown[0]), (0, grown[1])), constant_values=-1)
+        self._plan[first:last] = -1
+        self._plan[first:last, : rows.shape[0], : rows.shape[2]] = rows.transpose(1, 0, 2)
+
+    def park(self) -> int:
+        """Move clients that have made their steps behind those in training; how many wait there now."""
+        done = self._numbers["made"][: self.active] >= self._numbers["steps"][: self.active]
+        if done.any():
+            self._keep_scratch()
+            order = np.argsort(done, kind="stable")
+            to = np.flatnonzero(order != np.arange(self.active))
+            if len(to):
+                self._table.move(to, order[to])
+                for values in (*self._numbers.values(), self._plan):
+                    values[to] = values[order[to]]
+            self.active -= int(done.sum())
+        return self.seated - self.active
+
+    def open(self, first: int, last: int) -> None:
+        """Hooks see the slots ``[first, last)`` from here on."""
+        self._keep_scratch()
+        self._table.first, self._table.k = first, last - first
+        self.scratch = dict(self._table.get("scratch"))
+        self.stack.params = {
+            name: value[first:last].detach().requires_grad_(name in self.stack.trains)
+            for name, value in self.stack.full.items()
+        }
+        self.stack.lend(self.stack.params, self.k)
+
+    def release(self) -> None:
+        """Free the slots of those that are done."""
+        self.seated = self.active
+        if self.active:
+            self.open(0, self.active)
+
+    def step(self, method: Method) -> None:
+        """One local step of all clients in training."""
+        if (self._table.first, self.k) != (0, self.active):
+            self.open(0, self.active)
+        here = np.arange(self.k)
+        rows = self._plan[here, self._numbers["made"][: self.k]]
+        self._table.get("clients")["loss"] += method.step(self, rows)
+        self._numbers["made"][: self.k] += 1
+
+    # ---- what hooks read, of the clients in the window -------------------------------------------------------------
+
+    @property
+    def positions(self) -> Ints:
+        """Places in the round's cohort ``[K]``."""
+        return self._number("position")
 
     @property
     def ids(self) -> Ints:
         """Client ids ``[K]``."""
-        return self.cohort.ids[: self.k]
+        return self._number("id")
 
     @property
     def ranks(self) -> Ints:
         """LoRA ranks ``[K]``."""
-        return self.cohort.rank[: self.k]
+        return self._number("rank")
 
     @property
     def steps(self) -> Tensor:
         """Local steps that each client makes in all, float ``[K]``."""
-        return self._steps[: self.k].to(torch.float32)
+        return torch.as_tensor(self._number("steps"), dtype=torch.float32, device=self.learner.device)
+
+    @property
+    def at(self) -> int:
+        """Local steps made so far. Raises :class:`Refused` where clients differ."""
+        made = np.unique(self._number("made"))
+        if len(made) > 1:
+            raise Refused("clients.at is one number only in methods that have a step of their own; override step")
+        return int(made[0])
+
+    @property
+    def mean_loss(self) -> Tensor:
+        """Mean over the steps of each client's loss, ``[K]``."""
+        return self._table.get("clients")["loss"] / self.steps.clamp(min=1)
 
     @property
     def params(self) -> tree.Tree:
@@ -79,33 +194,36 @@ class SlotClients:
     @property
     def sent(self) -> tree.Tree:
         """Leaves as loaded."""
-        return tree.map(lambda x: x[: self.k], self._sent)
+        return self._table.get("sent")
 
     @property
     def memory(self) -> tree.Tree:
-        """The method's client memory."""
-        return tree.map(lambda x: x[: self.k], self._memory)
+        """Each client's memory, by leaf."""
+        return self._table.get("memory")
+
+    @property
+    def residual(self) -> tree.Tree:
+        """Each client's error feedback, by ``part/leaf``."""
+        return self._table.get("residual")
 
     @property
     def own(self) -> dict[str, tree.Tree]:
         """The message's parts for each client, ``{part: {leaf: [K, ...]}}``."""
-        return {name: tree.map(lambda x: x[: self.k], leaves) for name, leaves in (self.message.own or {}).items()}
+        return {name: self._table.get(f"own/{name}") for name in self.message.own or {}}
 
     @property
     def known(self) -> Tensor:
         """Whether each client has memory from an earlier round, ``[K]``."""
-        return self._known[: self.k]
+        return self._table.get("clients")["known"]
 
-    # what hooks do
+    # ---- what hooks do ---------------------------------------------------------------------------------------------
 
     def load(self, params: Mapping[str, Any], *, stacked: bool = False) -> None:
-        """Set the leaves of all active slots, zero beyond each client's rank, and keep a copy as ``sent``."""
+        """Set the leaves, zero beyond each client's rank, and keep a copy as ``sent``."""
         wanted = tree.select(params, self.spec.trainable)
-        self._sent = self._at_rank(
-            {n: x.clone() for n, x in wanted.items()} if stacked else tree.expand(wanted, self.k)
-        )
-        for name, value in self._sent.items():
-            self.stack.full[name][: self.k].copy_(value)
+        leaves = wanted if stacked else tree.expand(wanted, self.k)
+        self._table.put("sent", within_ranks(leaves, self.spec.trainable, self.ranks))
+        self._table.put("params", self.sent)
 
     def resume_own(self) -> None:
         """Load each client's own model from its memory, the initial one where it has none yet."""
@@ -117,16 +235,11 @@ class SlotClients:
 
     def losses(self, rows: Ints) -> Tensor:
         """Mean loss of each client over its rows ``[K, b]``."""
-        self.stack.rows = rows.shape[1]
-        loss, weight = self.learner.row_losses(self.learner.batch(rows.reshape(-1)))
-        k = rows.shape[0]
-        return loss.view(k, -1).sum(1) / weight.view(k, -1).sum(1).clamp(min=1)
+        return losses_of(self.learner, self.stack, np.asarray(rows), self.costs)
 
     def predict(self, rows: Ints) -> Tensor:
         """Outputs ``[K, b, ...]``."""
-        self.stack.rows = rows.shape[1]
-        out = self.learner.predict(self.learner.batch(np.array(rows).reshape(-1)))
-        return out.view(*rows.shape, *out.shape[1:])
+        return outputs_of(self.learner, self.stack, np.array(rows), self.costs)
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Distillation loss ``[K, b]``."""
@@ -144,48 +257,39 @@ class SlotClients:
         if self.clip_norm is not None:
             norm = tree.dot(grads, grads).sqrt()
             grads = tree.scale_rows(grads, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        if not self._slots and self.optimizer.slots:
-            self._slots = self.optimizer.init(tree.select(self.stack.full, grads))
-        views = {slot: tree.map(lambda x: x[: self.k], leaves) for slot, leaves in self._slots.items()}
-        self._updates += 1
+        if not any(group.startswith("optimizer/") for group in self._table.groups):
+            empty = self.optimizer.init(tree.select(self.stack.full, grads))
+            self._table.groups |= {f"optimizer/{slot}": leaves for slot, leaves in empty.items()}
+        state = {slot: self._table.get(f"optimizer/{slot}") for slot in self.optimizer.slots}
+        self._number("updates")[:] += 1
         with torch.no_grad():
-            self.optimizer.update(tree.select(self.params, grads), grads, views, self._updates)
+            self.optimizer.update(tree.select(self.params, grads), grads, state, self._number("updates"))
 
     def shift(self, direction: tree.Tree, scale: Any) -> None:
         """``params += scale * direction`` in place, each client with its own scale."""
         factor = torch.as_tensor(scale, dtype=torch.float32).expand(self.k)
         with torch.no_grad():
-            for name, value in tree.scale_rows(self._at_rank(direction), factor).items():
+            within = within_ranks(direction, self.spec.trainable, self.ranks)
+            for name, value in tree.scale_rows(within, factor).items():
                 self.params[name].add_(value)
 
-    def _at_rank(self, leaves: tree.Tree) -> tree.Tree:
-        """``leaves [K, ...]`` with zeros beyond each client's rank; as they are where nobody's is smaller."""
-        masked = {}
-        for name, value in leaves.items():
-            leaf = self.spec.trainable[name]
-            axis = leaf.rank_axis
-            if axis is not None and (self.ranks < leaf.shape[axis]).any():
-                value = value * _rank_mask(leaf.shape, axis, self.ranks)
-            masked[name] = value
-        return masked
+    # ---- the table -------------------------------------------------------------------------------------------------
+
+    @property
+    def k(self) -> int:
+        """Clients in the window."""
+        return self._table.k
+
+    def _number(self, name: str) -> Ints:
+        return self._numbers[name][self._table.window]
+
+    def _keep_scratch(self) -> None:
+        """Rows of the method's own tensors back into the table, from where they move with their clients."""
+        self._table.put("scratch", {name: value.detach() for name, value in self.scratch.items()})
+        self.scratch = dict(self._table.get("scratch"))
 
 
-def train(method: Method, clients: SlotClients, rows: Ints) -> Tensor:
-    """The local loop for a group sorted by steps, longest first: ``rows [T, K, b]``; returns mean losses ``[K]``."""
-    method.begin(clients)
-    total = torch.zeros(rows.shape[1])
-    for t in range(rows.shape[0]):
-        active = int((clients.cohort.steps > t).sum())
-        clients.activate(active)
-        clients.at = t
-        total[:active] += method.step(clients, rows[t, :active])
-    clients.activate(rows.shape[1])
-    return total / clients.steps.clamp(min=1)
-
-
-def _rank_mask(shape: tuple[int, ...], axis: int, ranks: Ints) -> Tensor:
-    """``[K, ...]`` ones up to each client's rank along ``axis``, zeros beyond."""
-    keep = torch.arange(shape[axis])[None, :] < torch.as_tensor(ranks)[:, None]
-    view = [len(ranks), *[1] * len(shape)]
-    view[axis + 1] = shape[axis]
-    return keep.view(view).to(torch.float32)
+def train(method: Method, clients: SlotClients, quota: int) -> None:
+    """Local steps until ``quota`` clients are done, or all of them."""
+    while clients.park() < quota and clients.active:
+        clients.step(method)

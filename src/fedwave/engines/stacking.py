@@ -6,21 +6,29 @@ The rest of an ordinary Hugging Face, PEFT or torch model is untouched: rows of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.nn.utils import parametrize
 
 from fedwave.core.errors import Refused
+from fedwave.engines.twins import Vmapped, attribute, fast
+
+_PROMPTS = ("PROMPT_TUNING", "P_TUNING")
+_LORA_OF_ITS_OWN = ("MultiheadAttention", "ParamWrapper")  # PEFT's LoRA layers that read their factors' weights
 
 
 class Stack:
-    """The stacked parameters of one model: ``[slots, ...]`` each, of which the first ``k`` are bound to the twins."""
+    """The stacked parameters of one model: ``[slots, ...]`` each, of which the first ``k`` are bound to the twins.
 
-    def __init__(self, model: nn.Module, leaf_paths: dict[str, str], slots: int) -> None:
+    With one slot there are no twins: the model itself computes with that slot's values. A ``reversible`` stack keeps
+    what it took out of the model, so that :meth:`restore` can put it back.
+    """
+
+    def __init__(self, model: nn.Module, leaf_paths: dict[str, str], slots: int, *, reversible: bool = False) -> None:
         _refuse_coupling(model)
         parameters = dict(model.named_parameters())
         self.slots, self.k = slots, 0
@@ -31,26 +39,32 @@ class Stack:
         for name, path in leaf_paths.items():
             value = parameters[path].detach()
             self.full[name] = value.new_empty((slots, *value.shape), dtype=torch.float32)
-        leaf_of = {id(parameters[path]): name for name, path in leaf_paths.items()}
-        self._twins: list[tuple[nn.Module, dict[str, str]]] = []
-        self.model = _swap(model, leaf_of, self)
+        self._leaf_of = {id(parameters[path]): name for name, path in leaf_paths.items()}
+        self._holders: list[tuple[nn.Module, dict[str, str]]] = []
+        self._reversible, self._undo = reversible, list[Callable[[], None]]()
         self.trains: set[str] = set(self.names)
-
-    def register(self, twin: nn.Module, leaves: dict[str, str]) -> None:
-        """Remember that ``twin`` holds leaf ``name`` under attribute ``attr``: ``{attr: name}``."""
-        self._twins.append((twin, leaves))
+        self.model = model
+        if slots == 1:
+            self._hold_in_place()
+        else:
+            self._spread_prompts()
+            self.model = self._swap(model, {})
 
     def bind(self, k: int) -> None:
         """Give the twins views of the first ``k`` slots; gradients are then ``[k, ...]``, updates land in ``full``."""
         if k == self.k:
             return
-        self.k = k
         self.params = {
             name: value[:k].detach().requires_grad_(name in self.trains) for name, value in self.full.items()
         }
-        for twin, leaves in self._twins:
-            for attribute, name in leaves.items():
-                setattr(twin, attribute, self.params[name])
+        self.lend(self.params, k)
+
+    def lend(self, params: dict[str, Tensor], k: int) -> None:
+        """Let the model compute with ``params [k, ...]``; ``self.params`` stay what they are."""
+        self.k = k
+        for holder, leaves in self._holders:
+            for name, leaf in leaves.items():
+                setattr(holder, name, params[leaf] if self.slots > 1 else params[leaf][0])
 
     def spread(self, x: Tensor, layer: str) -> Tensor:
         """``x`` with the rows of all clients first: ``[1, ...]`` is shared by all rows. Raises :class:`Refused`."""
@@ -71,156 +85,96 @@ class Stack:
         if names != self.trains:
             self.trains, self.k = set(names), 0
 
+    def restore(self) -> None:
+        """Put the model's own modules and parameters back in place; the stack is of no more use."""
+        for undo in reversed(self._undo):
+            undo()
 
-class ClientLinear(nn.Module):
-    """Linear layer with one weight per client; input rows ``[k * b, ..., d_in]`` in client order."""
+    # ---- building --------------------------------------------------------------------------------------------------
 
-    weight: Tensor
-    bias: Tensor | None
+    def _hold_in_place(self) -> None:
+        """Let every module that owns leaves have plain tensors in their place, which :meth:`bind` sets."""
+        for module in self.model.modules():
+            owned = self._direct(module)
+            if owned:
+                self._on_restore(partial(_give_back, module, dict(module._parameters)))
+                for name in owned:
+                    del module._parameters[name]
+                self._holders.append((module, owned))
 
-    def __init__(self, linear: nn.Linear, stack: Stack) -> None:
-        super().__init__()
-        self.in_features, self.out_features, self.stack = linear.in_features, linear.out_features, stack
-        self.bias = None
+    def _swap(self, module: nn.Module, seen: dict[int, nn.Module]) -> nn.Module:
+        """The twin of ``module``, or ``module`` with twins in it; what stands at several places is ``seen`` once."""
+        if id(module) not in seen:
+            seen[id(module)] = module
+            inner = {n: self._leaf_of[id(p)] for n, p in module.named_parameters() if id(p) in self._leaf_of}
+            if inner and (self._direct(module) or self._is_whole(module)):
+                seen[id(module)] = self._twin(module, inner)
+            elif inner:
+                for name, child in list(module._modules.items()):
+                    if child is not None and (twin := self._swap(child, seen)) is not child:
+                        setattr(module, name, twin)
+                        self._on_restore(partial(setattr, module, name, child))
+        return seen[id(module)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``y_k = x_k W_k^T + b_k``."""
-        x = self.stack.spread(x, "a linear layer")
-        rows = x.reshape(self.stack.k, -1, self.in_features)
-        weight = self.weight.transpose(1, 2)
-        y = torch.bmm(rows, weight) if self.bias is None else torch.baddbmm(self.bias[:, None], rows, weight)
-        return y.view(*x.shape[:-1], self.out_features)
+    def _on_restore(self, undo: Callable[[], None]) -> None:
+        if self._reversible:
+            self._undo.append(undo)
 
-
-class ClientEmbedding(nn.Module):
-    """Embedding with one table per client; ids ``[k * b, s]``, or ``[1, s]`` for all."""
-
-    weight: Tensor
-
-    def __init__(self, embedding: nn.Embedding, stack: Stack) -> None:
-        super().__init__()
-        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
-        self.padding_idx, self.stack = embedding.padding_idx, stack
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Row ``ids + slot * vocabulary`` of the joined table; the padding row learns nothing, as in torch."""
-        k, ids = self.stack.k, self.stack.spread(ids, "an embedding")
-        slot = torch.arange(k, device=ids.device).repeat_interleave(ids.shape[0] // k)
-        joined = self.weight.reshape(k * self.num_embeddings, self.embedding_dim)
-        out = F.embedding(ids + (slot * self.num_embeddings).view(-1, *[1] * (ids.dim() - 1)), joined)
-        return out if self.padding_idx is None else torch.where((ids == self.padding_idx)[..., None], out.detach(), out)
-
-
-class Vmapped(nn.Module):
-    """Any other module that owns trainable parameters, mapped over clients by ``torch.func.vmap``."""
-
-    def __init__(self, module: nn.Module, stack: Stack, names: list[str]) -> None:
-        super().__init__()
-        self._template, self._names, self.stack = [module], names, stack
-        for name in names:
-            setattr(self, _attribute(name), None)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["_template"][0], name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """``module_k(x_k)`` for all clients at once."""
-        k, params = self.stack.k, {name: self.__dict__[_attribute(name)] for name in self._names}
-        leaves, tree = tree_flatten((args, kwargs))
-        first = next(i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.dim())
-        leaves[first] = self.stack.spread(leaves[first], f"a {type(self._template[0]).__name__}")
-        rows = leaves[first].shape[0]
-        axes = [0 if isinstance(x, Tensor) and x.dim() and x.shape[0] == rows else None for x in leaves]
-        split = [x if axis is None else x.reshape(k, -1, *x.shape[1:]) for x, axis in zip(leaves, axes, strict=True)]
-
-        def one(params: dict[str, Tensor], *leaves: Any) -> Any:
-            args, kwargs = tree_unflatten(leaves, tree)
-            return torch.func.functional_call(self._template[0], params, args, kwargs)
-
-        out = torch.func.vmap(one, in_dims=(0, *axes))(params, *split)
-        return tree_map(lambda x: x.reshape(-1, *x.shape[2:]), out)
-
-
-class Looped(Vmapped):
-    """A module that ``vmap`` has no rule for, called for one client after another.
-
-    Recurrent layers keep the rows of their states in the second axis; all else has them in the first.
-    """
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """``module_k(x_k)`` client by client. Raises :class:`Refused` where rows do not come first."""
-        k, module = self.stack.k, self._template[0]
-        if k > 1 and not module.batch_first:
-            raise Refused(
-                f"a {type(module).__name__} that is trained must have batch_first = True for clients to be stacked; "
-                "set it, or engine.max_clients = 1"
-            )
-        leaves, tree = tree_flatten((args, kwargs))
-        leaves[0] = self.stack.spread(leaves[0], f"a {type(module).__name__}")
-        rows, recurrent = leaves[0].shape[0], isinstance(module, nn.RNNBase)
-        states = [recurrent and number > 0 for number in range(len(leaves))]
-        split = [_chunks(x, k, int(state), rows) for x, state in zip(leaves, states, strict=True)]
-        found = []
-        for client in range(k):
-            own = {name: self.__dict__[_attribute(name)][client] for name in self._names}
-            inputs, options = tree_unflatten([x[client] for x in split], tree)
-            found.append(tree_flatten(torch.func.functional_call(module, own, inputs, options)))
-        joined = [
-            torch.cat(values, dim=int(recurrent and number > 0)) if isinstance(values[0], Tensor) else values[0]
-            for number, values in enumerate(zip(*(leaves for leaves, _ in found), strict=True))
-        ]
-        return tree_unflatten(joined, found[0][1])
-
-
-def _chunks(x: Any, k: int, axis: int, rows: int) -> Sequence[Any]:
-    """``x`` for each of ``k`` clients: its share of the rows, or all of it where it has none."""
-    apart = isinstance(x, Tensor) and x.dim() > axis and x.shape[axis] == rows
-    return x.chunk(k, axis) if apart else [x] * k
-
-
-def _attribute(name: str) -> str:
-    return "leaf__" + name.replace(".", "__")
-
-
-def _swap(model: nn.Module, leaf_of: dict[int, str], stack: Stack) -> nn.Module:
-    """Replace every module that owns leaves, the outermost first; returns the model (a twin where it is a leaf)."""
-    twins: dict[int, nn.Module] = {}  # a module may stand at several places
-    for path, module in list(model.named_modules(remove_duplicate=False)):
-        owned = {name: leaf_of[id(p)] for name, p in module.named_parameters(recurse=False) if id(p) in leaf_of}
-        if not owned or _inside_twin(model, path):
-            continue
-        twin = twins[id(module)] = twins.get(id(module)) or _twin(module, owned, leaf_of, stack)
-        if not path:
-            return twin
-        parent = model.get_submodule(path.rpartition(".")[0])
-        setattr(parent, path.rpartition(".")[2], twin)
-    return model
-
-
-def _inside_twin(model: nn.Module, path: str) -> bool:
-    try:
-        model.get_submodule(path)
-    except AttributeError:
-        return True
-    return False
-
-
-def _twin(module: nn.Module, owned: dict[str, str], leaf_of: dict[int, str], stack: Stack) -> nn.Module:
-    whole = set(owned) == {name for name, _ in module.named_parameters(recurse=False)}
-    fast: dict[type, Callable[..., nn.Module]] = {nn.Linear: ClientLinear, nn.Embedding: ClientEmbedding}
-    plain = not (isinstance(module, nn.Embedding) and module.max_norm is not None)
-    if whole and plain and type(module) in fast:
-        twin = fast[type(module)](module, stack)
-        stack.register(twin, owned)
+    def _twin(self, module: nn.Module, inner: dict[str, str]) -> nn.Module:
+        make = fast(module)
+        if make is not None and set(inner) == {name for name, _ in module.named_parameters()}:
+            twin, held = make(module, self), inner
+        else:
+            twin, held = Vmapped(module, self, list(inner)), {attribute(name): leaf for name, leaf in inner.items()}
+        self._holders.append((twin, held))
         return twin
-    inner = {name: leaf_of[id(p)] for name, p in module.named_parameters() if id(p) in leaf_of}
-    kind = Looped if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)) else Vmapped
-    twin = kind(module, stack, list(inner))
-    stack.register(twin, {_attribute(name): leaf for name, leaf in inner.items()})
-    return twin
+
+    def _direct(self, module: nn.Module) -> dict[str, str]:
+        """Leaves that are the module's own parameters: attribute -> leaf."""
+        own = module.named_parameters(recurse=False, remove_duplicate=False)
+        return {name: self._leaf_of[id(p)] for name, p in own if id(p) in self._leaf_of}
+
+    def _is_whole(self, module: nn.Module) -> bool:
+        """Whether ``module`` reads leaves of its children itself, so that the children alone cannot have twins."""
+        if parametrize.is_parametrized(module) or isinstance(module, nn.MultiheadAttention):
+            return True
+        if any(self._direct(holder) for holder in _holders_below(module)):
+            return True
+        layers = getattr(module, "adapter_layer_names", ())  # what PEFT calls the parameters of an adapted layer
+        if not layers or "modules_to_save" in layers:
+            return False
+        plain = "lora_A" in layers and not getattr(module, "lora_variant", None)
+        return not plain or type(module).__name__ in _LORA_OF_ITS_OWN
+
+    def _spread_prompts(self) -> None:
+        """PEFT makes one virtual prompt and repeats it for all rows; here each row gets its client's."""
+        model: Any = self.model
+        if hasattr(model, "prompt_encoder") and model.active_peft_config.peft_type in _PROMPTS:
+
+            def prompts(batch_size: int, **_: Any) -> Tensor:
+                tokens = model.prompt_tokens[model.active_adapter].to(model.device)
+                return model.prompt_encoder[model.active_adapter](tokens[None].expand(batch_size, -1))
+
+            model.get_prompt = prompts
+            self._on_restore(partial(delattr, model, "get_prompt"))
+
+
+def _holders_below(module: nn.Module) -> Iterator[nn.Module]:
+    """Descendants without a forward of their own (dictionaries and lists of parameters) that ``module`` must read."""
+    for child in module.children():
+        if type(child).forward is nn.Module.forward:
+            yield child
+            yield from _holders_below(child)
+
+
+def _give_back(module: nn.Module, parameters: dict[str, nn.Parameter | None]) -> None:
+    """Make ``parameters`` the module's own again, in their order."""
+    module._parameters.clear()
+    for name, value in parameters.items():
+        vars(module).pop(name, None)
+        module._parameters[name] = value
+        if isinstance(module, nn.RNNBase):
+            setattr(module, name, value)  # it keeps a list of its weights, too
 
 
 def _refuse_coupling(model: nn.Module) -> None:
