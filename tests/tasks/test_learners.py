@@ -158,9 +158,16 @@ def test_language_loss_is_that_of_transformers(llama: Path, dialogues: Path) -> 
         torch.testing.assert_close(loss[0] / weight[0], theirs)
 
 
-@pytest.mark.parametrize("setting", ["final_logit_softcapping", "logits_scaling"])
+@pytest.mark.parametrize("setting", ["final_logit_softcapping", "logits_scaling", "logit_scale"])
 def test_families_with_scaled_logits_get_their_own(tmp_path: Path, dialogues: Path, setting: str) -> None:
-    from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
+    from transformers import (
+        CohereConfig,
+        CohereForCausalLM,
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        GraniteConfig,
+        GraniteForCausalLM,
+    )
 
     from fedwave.testing import tiny_llama
 
@@ -176,11 +183,13 @@ def test_families_with_scaled_logits_get_their_own(tmp_path: Path, dialogues: Pa
     classes = {
         "final_logit_softcapping": (Gemma2ForCausalLM, Gemma2Config),
         "logits_scaling": (GraniteForCausalLM, GraniteConfig),
+        "logit_scale": (CohereForCausalLM, CohereConfig),
     }
     model, settings = classes[setting]
     model(settings(**sizes, initializer_range=0.2, **{setting: 0.5})).save_pretrained(folder)
     table = {"name": "causal-lm", "model": str(folder), "data": str(dialogues), "max_tokens": 80}
     learner = config.build("task", table | {"partition": {"name": "iid", "clients": 2}}).build(0)
+    assert not learner._opaque
     batch = learner.batch(np.array([1]))
     logits = learner.model(input_ids=batch["input_ids"]).logits
     before, wanted = batch["place"][0] - 1, batch["input_ids"][0, batch["place"][0]]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedwave.core.errors import Refused
@@ -18,6 +17,7 @@ from fedwave.models import sources
 from fedwave.tasks.adapters import Beside
 from fedwave.tasks.learner import Batch, Learner
 from fedwave.tasks.learners.beside import put_beside, write_beside
+from fedwave.tasks.learners.next_token import cross_entropy
 from fedwave.tasks.learners.pretrained import load, peft_layout, whole, write_whole
 from fedwave.tasks.learners.store import Tokens
 from fedwave.tasks.learners.weights import adopt
@@ -26,9 +26,6 @@ from fedwave.tasks.tokens import Tokenizer, join
 
 if TYPE_CHECKING:
     from fedwave.tasks.causal_lm import CausalLM
-
-# Config entries of families whose output layer is more than a product (Gemma 2, Cohere, Granite): they get full logits.
-_SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 class LanguageLearner(Learner):
@@ -57,6 +54,8 @@ class LanguageLearner(Learner):
         self.leaf_paths, self.base_paths, self.initial = prepared
         adopt(self.model, self.leaf_paths, self.initial)
         self._rows_apart = any(value.requires_grad for value in self.model.get_output_embeddings().parameters())  # type: ignore[operator]
+        self._opaque = False
+        self._opaque = self._does_more()
         division = task.division(train, rows.document, seed, public)
         self.order, self.offsets, self.public_rows = division.order, division.offsets, division.public
         self.eval_rows = np.arange(len(rows), len(rows) + len(held_rows))
@@ -70,7 +69,10 @@ class LanguageLearner(Learner):
         return self._store.lengths(rows)
 
     def batch(self, rows: Ints) -> Batch:
-        """``input_ids [n, T]``, ``place [n, P]`` of the learned tokens in them, ``learned [n, P]`` (0 for filling)."""
+        """``input_ids [n, T]``, ``place [n, P]`` of the learned tokens in them, ``learned [n, P]`` (0 for filling).
+
+        ``flat`` are the places of the ones in ``learned``, found here because a GPU would have to be waited for.
+        """
         rows, device = np.asarray(rows), self.device
         first = self._first[rows]
         count = np.where(rows >= 0, self._store.lengths(rows) - first, 0)
@@ -80,34 +82,61 @@ class LanguageLearner(Learner):
             "input_ids": self._store.gather(rows, device)["input_ids"],
             "place": torch.as_tensor(np.where(learned, first[:, None] + step, 0)).to(device),
             "learned": torch.as_tensor(learned).to(device),
+            "flat": torch.as_tensor(np.flatnonzero(learned)).to(device),
         }
 
     def row_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over each row's learned tokens; see :meth:`Learner.row_losses`."""
-        learned, place = batch["learned"], batch["place"]
+        learned, place, flat = batch["learned"], batch["place"], batch["flat"]
         wanted = batch["input_ids"].gather(1, place)
         before = (place - 1).clamp(min=0)[:, :, None]
         with self._autocast():
-            logits = self._logits(batch["input_ids"], before, learned)
-        losses = logits.new_zeros(learned.shape, dtype=torch.float32)
-        if logits.dim() == 3:
-            logits = logits[learned]
-        losses = losses.masked_scatter(learned, F.cross_entropy(logits.float(), wanted[learned], reduction="none"))
+            if self._rows_apart:
+                losses = self._losses(self._at(batch["input_ids"], before), wanted) * learned
+            else:
+                chosen = self._at(batch["input_ids"], before).flatten(0, 1).index_select(0, flat)
+                found = self._losses(chosen, wanted.flatten().index_select(0, flat))
+                losses = found.new_zeros(learned.numel()).index_copy(0, flat, found).view(learned.shape)
         return losses.sum(1), learned.sum(1).float()
 
-    def _logits(self, ids: Tensor, before: Tensor, learned: Tensor) -> Tensor:
-        """Logits at the learned places: ``[all of them, V]``, or ``[n, P, V]`` where rows must stay apart.
+    def _losses(self, chosen: Tensor, wanted: Tensor) -> Tensor:
+        """Cross-entropy at each place from what :meth:`_at` gave."""
+        vocab = self._config.get_text_config().vocab_size
+        return cross_entropy(self._score, chosen, wanted, vocab=vocab, trained=self._rows_apart)
 
-        Rows stay apart where the output layer is trained, because an engine may then give each client its own.
-        """
-        if any(getattr(self._config, name, None) is not None for name in _SCALED_LOGITS):
-            full = self.model(input_ids=ids, use_cache=False).logits
-            return full.gather(1, before.expand(-1, -1, full.shape[-1]))
-        backbone = getattr(self.model, self.model.base_model_prefix)  # type: ignore[arg-type]
-        hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state
-        chosen = hidden.gather(1, before.expand(-1, -1, hidden.shape[-1]))
-        output = self.model.get_output_embeddings()  # type: ignore[operator]
-        return output(chosen if self._rows_apart else chosen[learned])
+    def _at(self, ids: Tensor, before: Tensor) -> Tensor:
+        """What the output layer gets at the places ``before [n, P, 1]``, ``[n, P, d]``; or their logits."""
+        if self._opaque:
+            found = self.model(input_ids=ids, use_cache=False).logits
+        else:
+            backbone = getattr(self.model, self.model.base_model_prefix)  # type: ignore[arg-type]
+            found = backbone(input_ids=ids, use_cache=False).last_hidden_state
+        return found.gather(1, before.expand(-1, -1, found.shape[-1]))
+
+    def _score(self, hidden: Tensor) -> Tensor:
+        """Logits; Gemma 2 caps what its output layer gives, Cohere multiplies and Granite divides it by a number."""
+        if self._opaque:
+            return hidden
+        logits, config = self.model.get_output_embeddings()(hidden), self._config  # type: ignore[operator]
+        if factor := getattr(config, "logit_scale", None):
+            logits = logits * factor
+        if divisor := getattr(config, "logits_scaling", None):
+            logits = logits / divisor
+        if cap := getattr(config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def _does_more(self) -> bool:
+        """Whether the model makes its logits in another way than :meth:`_score`; then they exist for all tokens."""
+        ids, before = (
+            torch.tensor([[3, 2]]),
+            torch.ones(1, 1, 1, dtype=torch.long),
+        )  # 0 is often padding, of embedding zero
+        with torch.no_grad():
+            mine = self._score(self._at(ids, before)).float()
+            own = self.model(input_ids=ids, use_cache=False).logits[:, 1:].float()
+        close = 1e-3 if self._task.dtype == "float32" else 0.05
+        return mine.shape != own.shape or bool((mine - own).abs().max() > close * own.abs().max())
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self._task.dtype == "float32":
