@@ -33,7 +33,8 @@ KINDS = ("methods", "tasks", "models", "devices", "networks", "channels", "sched
 def test_run_in_text(fedwave_, here):
     code, out, err = fedwave_("run", "job.toml")
     assert (code, err) == (0, "")
-    lines = out.splitlines()
+    engine, *lines = out.splitlines()
+    assert engine.startswith("engine: 2 clients stacked, as engine.max_clients = 2 says")
     head, start, rows = lines[:2], lines[2], lines[3:7]
     assert head[0].split() == ["simulated", "held-out"]
     assert head[1].split() == ["round", "time", "loss,", "accuracy", "up", "down", "energy", "updates", "lost", "to"]
@@ -52,7 +53,7 @@ def test_losses_stand_in_their_column(fedwave_):
     """With a deadline before any upload can end every update is lost, and the table says so."""
     code, out, _ = fedwave_("run", "job.toml", "federation.deadline_s=0.05")
     assert code == 3
-    head, row = out.splitlines()[1], out.splitlines()[3]
+    head, row = out.splitlines()[2], out.splitlines()[4]
     assert row.endswith("missed broadcast 3")
     assert row.index("missed broadcast 3") == head.index("lost to")
 

@@ -111,7 +111,7 @@ def test_a_run_that_must_fetch_says_so(capsys, monkeypatch, tmp_path):
     run = SimpleNamespace(
         setting=SimpleNamespace(rounds=1), world=SimpleNamespace(round=1), initial={}, folder=None, finished=True,
         stream=lambda: iter(()), report=lambda: None, result=lambda: "done",
-        session=SimpleNamespace(learner=SimpleNamespace(dropped=0)),
+        session=SimpleNamespace(learner=SimpleNamespace(dropped=0), choice=SimpleNamespace(why="one client at a time")),
     )  # fmt: skip
 
     def make(progress):

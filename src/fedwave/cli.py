@@ -173,6 +173,14 @@ def _note(message: Warning | str, *_: Any, **__: Any) -> None:
 _UsageError: Any = typer.BadParameter.__base__  # typer brings its own copy of click since 0.21, so it is not imported
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    from fedwave.engines.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
 def _usage(error: Any) -> str:
     text = " ".join(error.format_message().split()).rstrip(".")
     command = error.ctx.command_path if error.ctx else "fedwave"
@@ -189,7 +197,9 @@ def _invoke() -> int:
         sentence, code = _usage(error), 2
     except FedwaveError as error:
         sentence, code = str(error), error.exit_code
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         sentence, code = f"this machine has too little memory for this job: {error}".rstrip(": "), 2
     except OverflowError:
         sentence, code = (

@@ -56,6 +56,7 @@ def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
             simulation = make(bar.part("preparing"))
         if dropped := simulation.session.learner.dropped:
             bar.say(f"{dropped} training rows hold nothing to learn within max_tokens and are left out")
+        bar.say(f"engine: {simulation.session.choice.why}")
         bar.rounds(simulation.setting.rounds, simulation.world.round, simulation.initial)
         folder = simulation.folder.path if simulation.folder else ""
         try:

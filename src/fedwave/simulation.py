@@ -97,7 +97,10 @@ class Simulation:
         folder = RunFolder(out).free() if out is not None else None
         session = build_session(experiment, setting, progress)
         if folder:  # not before the job is known to build
-            folder.create(experiment.to_toml(), {**environment(setting), "data": _fingerprints(experiment)}).claim()
+            folder.create(
+                experiment.to_toml(),
+                {**environment(setting), "engine": session.choice.why, "data": _fingerprints(experiment)},
+            ).claim()
             base = setting.base_delivery()
             if base is not None:
                 folder.note("base_delivery", base)

@@ -30,6 +30,7 @@ Loss = Annotated[float, Field(ge=0, le=300, allow_inf_nan=False, strict=True)]  
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, le=_MOST, strict=True)]
 Index = Annotated[int, Field(ge=0, le=_MOST, strict=True)]
+Bytes = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 
 

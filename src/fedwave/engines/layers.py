@@ -12,16 +12,31 @@ from fedwave.core.errors import Refused
 from fedwave.tasks.learner import Learner
 
 
+def layers_path(model: nn.Module) -> str | None:
+    """Path of the model's longest list of layers; ``None`` where it has none."""
+    lists = {p: len(m) for p, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 1}
+    outer = [path for path in lists if not any(path.startswith(other + ".") for other in lists)]
+    return max(outer, key=lists.__getitem__, default=None)
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Have ``torch.compile`` take care of each layer of ``model`` (of all of it where it has no list of layers).
+
+    Layers are alike, so that one is compiled and the others find its code: PyTorch's regional compilation.
+    """
+    path = layers_path(model)
+    for part in [model] if path is None else cast(nn.ModuleList, model.get_submodule(path)):
+        part.compile()
+
+
 def frozen_layers(learner: Learner) -> tuple[str, int]:
     """Path of the model's list of layers, and how many of them lie below the first that holds a leaf.
 
     Raises :class:`Refused` where the model has no such list or nothing in it is frozen.
     """
-    lists = [p for p, m in learner.model.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
-    outer = [path for path in lists if not any(path.startswith(other + ".") for other in lists)]
-    if not outer:
+    path = layers_path(learner.model)
+    if path is None:
         raise Refused("prefix cache: the model has no list of layers, so no frozen prefix; leave the cache off")
-    path = max(outer, key=lambda p: len(cast(nn.ModuleList, learner.model.get_submodule(p))))
     inside = [leaf[len(path) + 1 :] for leaf in learner.leaf_paths.values() if leaf.startswith(path + ".")]
     layers = len(cast(nn.ModuleList, learner.model.get_submodule(path)))
     cut = min((int(rest.partition(".")[0]) for rest in inside), default=layers)

@@ -19,16 +19,15 @@ from fedwave.core.errors import Refused
 from fedwave.core.types import Ints
 from fedwave.engines.activations import Activations, Layout
 from fedwave.engines.layers import Skipped, frozen_layers, output_of, played
+from fedwave.engines.wrapped import Wrapped
 from fedwave.tasks.learner import Batch, Learner
 
 PREFIX = "prefix"  # key of the kept activations in a batch
 BLOCK_TOKENS = 512
 TRIAL_ROWS = 4
-_COPIED = ("spec", "leaf_paths", "base_paths", "initial", "order", "offsets", "public_rows", "eval_rows", "dropped",
-           "eval_batch")  # fmt: skip
 
 
-class PrefixLearner(Learner):
+class PrefixLearner(Wrapped):
     """A learner whose frozen prefix is played back from a cache; in all else the learner that it wraps.
 
     Wrap before clients are stacked. ``batch`` looks up (and at first computes) the output of the last frozen layer, and
@@ -49,9 +48,8 @@ class PrefixLearner(Learner):
     def __init__(
         self, learner: Learner, folder: Path, *, budget_bytes: int, dtype: Literal["float32", "bfloat16"] = "float32"
     ) -> None:
-        self.inner, self._folder, self._budget = learner, folder, budget_bytes
-        for name in _COPIED:
-            setattr(self, name, getattr(learner, name))
+        super().__init__(learner)
+        self._folder, self._budget = folder, budget_bytes
         self._path, self.cut = frozen_layers(learner)
         self._dtype = getattr(torch, dtype)
         self._kept: Activations | None = None
@@ -80,42 +78,13 @@ class PrefixLearner(Learner):
 
     # ---- a learner, as the engine sees it --------------------------------------------------------------------------
 
-    def lengths(self, rows: Ints) -> Ints:
-        """See :meth:`Learner.lengths`."""
-        return self.inner.lengths(rows)
-
     def batch(self, rows: Ints) -> Batch:
         """The learner's batch, with the prefix of its rows, ``[n, T, d]``."""
         return {**self.inner.batch(rows), PREFIX: self.prefix(np.asarray(rows))}
 
-    def row_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See :meth:`Learner.row_losses`."""
-        with self._played(batch):
-            return self.inner.row_losses(batch)
-
-    def predict(self, batch: Batch) -> Tensor:
-        """See :meth:`Learner.predict`."""
-        with self._played(batch):
-            return self.inner.predict(batch)
-
-    def score(self, batch: Batch) -> tuple[dict[str, float], float]:
-        """See :meth:`Learner.score`."""
-        with self._played(batch):
-            return self.inner.score(batch)
-
-    def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """See :meth:`Learner.distance`."""
-        return self.inner.distance(predicted, target)
-
-    def evaluate(self) -> dict[str, float]:
-        """See :meth:`Learner.evaluate`; a learner with an evaluation of its own runs it without the cache."""
-        return super().evaluate() if type(self.inner).evaluate is Learner.evaluate else self.inner.evaluate()
-
-    def export(
-        self, folder: Path, params: dict[str, Tensor], base: list[dict[str, tuple[Tensor, Tensor]]] | None = None
-    ) -> None:
-        """See :meth:`Learner.export`."""
-        self.inner.export(folder, params, base)
+    def _around(self, batch: Batch) -> AbstractContextManager[None]:
+        """The prefix of ``batch`` in the place of the frozen layers; a batch without one runs them."""
+        return played(self._layers, self._twins, batch[PREFIX]) if PREFIX in batch else nullcontext()
 
     # ---- the prefix ------------------------------------------------------------------------------------------------
 
@@ -196,10 +165,6 @@ class PrefixLearner(Learner):
         if not (isinstance(hidden, Tensor) and hidden.dim() == 3 and len(hidden) == len(rows)):
             raise Refused("prefix cache: the model's layers do not pass one tensor [rows, tokens, width] on")
         return hidden
-
-    def _played(self, batch: Batch) -> AbstractContextManager[None]:
-        """The prefix of ``batch`` in the place of the frozen layers; a batch without one runs them."""
-        return played(self._layers, self._twins, batch[PREFIX]) if PREFIX in batch else nullcontext()
 
     # ---- what is refused -------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from fedwave.core.keys import Key
 from fedwave.core.types import Cohort, Ints, Message, Spec
 from fedwave.engines.accumulate import losses_of, outputs_of
 from fedwave.engines.batches import Costs
+from fedwave.engines.memory import halved, with_less
 from fedwave.engines.ranks import within_ranks
 from fedwave.engines.stacking import Stack
 from fedwave.engines.table import Table
@@ -148,7 +149,10 @@ class SlotClients:
             self.open(0, self.active)
         here = np.arange(self.k)
         rows = self._plan[here, self._numbers["made"][: self.k]]
-        self._table.get("clients")["loss"] += method.step(self, rows)
+        # Until it descends, the step of most methods changes nothing, so that it may be begun anew.
+        again = type(method).step is Method.step
+        loss = with_less(lambda: method.step(self, rows), self._halve) if again else method.step(self, rows)
+        self._table.get("clients")["loss"] += loss
         self._numbers["made"][: self.k] += 1
 
     # ---- what hooks read, of the clients in the window -------------------------------------------------------------
@@ -235,11 +239,11 @@ class SlotClients:
 
     def losses(self, rows: Ints) -> Tensor:
         """Mean loss of each client over its rows ``[K, b]``."""
-        return losses_of(self.learner, self.stack, np.asarray(rows), self.costs)
+        return with_less(lambda: losses_of(self.learner, self.stack, np.asarray(rows), self.costs), self._halve)
 
     def predict(self, rows: Ints) -> Tensor:
         """Outputs ``[K, b, ...]``."""
-        return outputs_of(self.learner, self.stack, np.array(rows), self.costs)
+        return with_less(lambda: outputs_of(self.learner, self.stack, np.array(rows), self.costs), self._halve)
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Distillation loss ``[K, b]``."""
@@ -279,6 +283,12 @@ class SlotClients:
     def k(self) -> int:
         """Clients in the window."""
         return self._table.k
+
+    def _halve(self) -> str:
+        """Smaller passes from here on."""
+        budget, why = halved(self.costs.budget, "tokens", "engine.token_budget")
+        self.costs = self.costs._replace(budget=budget)
+        return why
 
     def _number(self, name: str) -> Ints:
         return self._numbers[name][self._table.window]

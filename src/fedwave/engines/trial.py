@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedwave.core.errors import Refused
 from fedwave.core.types import Ints
+from fedwave.engines.memory import is_out_of_memory
 from fedwave.engines.stacking import Stack
 
 _SPREAD = 0.02  # how far the two clients' leaves are moved from the initial ones, so that none is without effect
@@ -27,7 +28,12 @@ def stack_clients(learner: Any, slots: int) -> tuple[Stack, str]:
     if slots > 1 and len(learner.order):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a model that is not meant for it may warn on the way to failing
-            why = _objection(learner)
+            try:
+                why = _objection(learner)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                why = "memory does not hold two clients of two rows"
         if why:
             warnings.warn(f"the engine trains clients one by one: {why}", stacklevel=2)
             slots = 1
@@ -45,9 +51,9 @@ def _objection(learner: Any) -> str:
         together = _marks(learner, 2, rows, 0)
     except Refused as error:
         return str(error)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # a model's code may raise anything on parameters with a client axis
+        if is_out_of_memory(error):
+            raise
         return f"its model cannot take stacked parameters ({type(error).__name__}: {error})"
     wanted = {name: torch.cat([values[name] for values in alone]) for name in together}
     whole = all(value.dtype == torch.float32 for value in learner.model.parameters() if value.is_floating_point())

@@ -138,5 +138,10 @@ def lora_leaves(arch: Architecture, targets: Sequence[str], rank: int) -> dict[s
     return leaves
 
 
+def layer_of(name: str) -> int | None:
+    """Number of the layer that a weight or module belongs to; ``None`` for what is outside the layers."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
+
+
 def _ends(name: str, target: str) -> bool:
     return name == target or name.endswith("." + target)

@@ -38,10 +38,14 @@ def telling(progress: Progress) -> Iterator[None]:
         _TELL.reset(before)
 
 
+def cache_root() -> Path:
+    """``$FEDWAVE_CACHE``, by default ``~/.cache/fedwave``."""
+    return Path(os.environ.get("FEDWAVE_CACHE") or Path.home() / ".cache" / "fedwave").expanduser()
+
+
 def cache_folder(name: str) -> Path:
     """Folder of model ``name`` in the local cache, whether or not it is there."""
-    root = os.environ.get("FEDWAVE_CACHE") or Path.home() / ".cache" / "fedwave"
-    return Path(root).expanduser() / "models" / catalogue.canonical(name).replace("/", "--")
+    return cache_root() / "models" / catalogue.canonical(name).replace("/", "--")
 
 
 def is_cached(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import PlainValidator
 
-from fedwave.core.config import Positive
+from fedwave.core.config import Index, Positive
 from fedwave.core.errors import BadInput
 from fedwave.core.registry import register
 from fedwave.core.types import Ints, Leaf, Leaves
@@ -52,6 +52,11 @@ class Beside(Adapter):
         return 0
 
     @property
+    def last_layers(self) -> int:
+        """Layers that are adapted, counted from the output; 0: all."""
+        return 0
+
+    @property
     def prefix_tokens(self) -> int:
         """Virtual keys and values that each layer attends to beside the row's own."""
         return 0
@@ -82,11 +87,14 @@ class Lora(Beside):
     alpha : the numerator of the scale.
     targets : names of the modules to adapt (their last component or a dotted suffix); by default the query and value
         projections of the model's family.
+    last_layers : only so many layers next to the output are adapted; 0: all. Nothing flows back below the first of
+        them, and ``engine.prefix_bytes`` keeps what the layers below make of each row.
     """
 
     rank: Annotated[int | dict[str, int], PlainValidator(_rank)] = 8
     alpha: Positive = 16.0
     targets: tuple[str, ...] | None = None
+    last_layers: Index = 0  # pyright: ignore[reportIncompatibleMethodOverride]
 
     cite: ClassVar[str] = "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022"
 

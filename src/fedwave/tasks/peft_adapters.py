@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fedwave.core.config import Count
+from fedwave.core.config import Count, Index
 from fedwave.core.errors import BadInput, Refused
 from fedwave.core.registry import register
 from fedwave.core.types import Leaf, Leaves
@@ -68,10 +68,12 @@ class Ia3(Beside):
         last feed-forward layer of the model's family.
     feedforward : those of ``targets`` that are scaled at their input instead of their output; by default the last
         feed-forward layer of the family, where ``targets`` are the default.
+    last_layers : as for ``lora``.
     """
 
     targets: tuple[str, ...] | None = None
     feedforward: tuple[str, ...] | None = None
+    last_layers: Index = 0  # pyright: ignore[reportIncompatibleMethodOverride]
 
     cite: ClassVar[str] = (
         "Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from fedwave.core.errors import Refused
+from fedwave.core.errors import BadInput, Refused
 from fedwave.core.types import Leaf, Leaves, Spec
 from fedwave.models import shapes, sources
 from fedwave.models.rows import Architecture
@@ -21,7 +21,7 @@ ASSUMPTIONS = (
     "a forward pass without gradients holds one layer's activations at a time",
 )
 FROZEN_BACKWARD = (
-    "backward through frozen weights costs one forward pass (input gradients only), down to the first layer"
+    "backward through frozen weights costs one forward pass (input gradients only), down to the first adapted layer"
 )
 HEAD_ONLY = "the encoder runs once on each row and its output is kept on the device: rounds are charged the head only"
 
@@ -67,6 +67,11 @@ class Pretrained:
         arch = self.architecture
         found = self.adapter.leaves(sources.config(self.name), arch)
         leaves: Leaves = {name: leaf for name, leaf in found.items() if not name.startswith(POOLER)}
+        if last := self.adapter.last_layers:
+            first = arch.layers - last
+            leaves = {name: leaf for name, leaf in leaves.items() if (shapes.layer_of(name) or 0) >= first}
+            if first < 0 or not leaves:
+                raise BadInput(f"adapter.last_layers: must be 1 to {arch.layers}, the model's layers, got {last}")
         ends = (".lora_A.weight", SCALES)
         modules = [name.removesuffix(end) for name in leaves for end in ends if name.endswith(end)]
         plain = isinstance(self.adapter, Lora) and not isinstance(self.adapter, Dora)
@@ -115,19 +120,24 @@ class Pretrained:
                 f"{virtual + attended} virtual tokens and max_tokens = {tokens} are more than the "
                 f"{arch.context} tokens that {self.name!r} can take"
             )
+        leaves, _, bases = self.adapted
+        below = min(shapes.layer_of(name) or 0 for name in leaves) if beside else 0
         forward = float(shapes.forward_flops(arch, tokens + virtual))
         forward += 4.0 * arch.layers * tokens * attended * arch.attention_width
-        activations = float(shapes.activation_bytes(arch, tokens + virtual + attended, bytes_per_value))
-        leaves, _, bases = self.adapted
+        back = forward - below / max(arch.layers, 1) * (forward - _output_flops(arch, tokens))
+        whole, kept = (
+            float(shapes.activation_bytes(replace(arch, layers=n), tokens + virtual + attended, bytes_per_value))
+            for n in (arch.layers, arch.layers - below)
+        )
         extra = head_flops + (beside.flops(tokens, leaves) if beside else 0.0)
         return Spec(
             trainable=(leaves if beside else self.body) | head,
             model_parameters=size(self.body) + size(head) + size(leaves),
             base_bytes=bytes_per_value * size(self.body) if beside else 0,
             forward_flops=forward + extra,
-            backward_flops=(1.0 if beside else 2.0) * forward + 2.0 * extra,
-            activation_bytes=activations + 4.0 * size(head),
-            inference_bytes=(activations + 4.0 * size(head)) / max(arch.layers, 1),
+            backward_flops=(1.0 if beside else 2.0) * back + 2.0 * extra,
+            activation_bytes=kept + 4.0 * size(head),
+            inference_bytes=(whole + 4.0 * size(head)) / max(arch.layers, 1),
             output=output,
             bases=bases,
             lora_scale=adapter.scale if isinstance(adapter, Lora) else 1.0,
@@ -141,6 +151,11 @@ class Pretrained:
         short = sorted({module.rpartition(".")[2] for module in modules})
         selected = {module for module in self.architecture.linears if module.rpartition(".")[2] in short}
         return short if selected == set(modules) else modules
+
+
+def _output_flops(arch: Architecture, tokens: int) -> float:
+    """Forward FLOPs of what comes after the layers: a language model's output layer."""
+    return 2.0 * tokens * arch.vocab * arch.hidden if arch.kind == "causal-lm" else 0.0
 
 
 def size(leaves: Leaves) -> int:

@@ -46,6 +46,8 @@ class LanguageLearner(Learner):
         dtype = getattr(torch, task.dtype) if adapter else torch.float32
         self.model: nn.Module = load(AutoModelForCausalLM, folder, dtype)
         self._config: Any = self.model.config
+        self._opaque = False
+        self._opaque = self._does_more()
         self._peft_layout = peft_layout(self.model)
         if adapter:
             self.model, prepared = put_beside(adapter, self.model, self.spec, Key(seed))
@@ -54,8 +56,6 @@ class LanguageLearner(Learner):
         self.leaf_paths, self.base_paths, self.initial = prepared
         adopt(self.model, self.leaf_paths, self.initial)
         self._rows_apart = any(value.requires_grad for value in self.model.get_output_embeddings().parameters())  # type: ignore[operator]
-        self._opaque = False
-        self._opaque = self._does_more()
         division = task.division(train, rows.document, seed, public)
         self.order, self.offsets, self.public_rows = division.order, division.offsets, division.public
         self.eval_rows = np.arange(len(rows), len(rows) + len(held_rows))

@@ -1,0 +1,156 @@
+"""Settings of the engine as jobs have them: half precision, the prefix cache, adapters in the last layers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fedwave
+from fedwave.core import config
+from fedwave.core.errors import BadInput
+from fedwave.engines import precision
+from fedwave.engines.precision import HalfLearner
+from fedwave.experiment import Experiment
+from fedwave.models import shapes
+from fedwave.testing import tiny_bert, tiny_llama
+
+LAYERS = 4
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    rng = np.random.default_rng(1)
+    lines = [" ".join(rng.choice(["cell", "link", "a", "reply"], rng.integers(2, 24))) for _ in range(60)]
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": line, "label": f"c{i % 3}"}) + "\n" for i, line in enumerate(lines)))
+    return {
+        "text-classification": (tiny_bert(folder / "bert", num_hidden_layers=LAYERS), rows, ["query", "value"]),
+        "causal-lm": (tiny_llama(folder / "llama", num_hidden_layers=LAYERS, chat=False), rows, ["q_proj", "v_proj"]),
+    }
+
+
+def job(models, name, *, last=1, engine=None, rounds=3, kind="lora"):
+    model, rows, targets = models[name]
+    adapter = {"name": kind, "targets": targets, "last_layers": last}
+    return {
+        "rounds": rounds,
+        "eval_every": 1,
+        "task": {"name": name, "model": str(model), "data": str(rows), "max_tokens": 32, "batch_size": 4,
+                 "adapter": adapter, "partition": {"name": "iid", "clients": 5}},
+        "method": {"name": "fedavg", "local_steps": 2, "local_optimizer": {"name": "sgd", "lr": 0.05}},
+        "sampler": {"name": "uniform", "cohort": 4},
+        "network": {"name": "ideal"},
+        "engine": {"name": "cohort", **(engine or {})},
+    }  # fmt: skip
+
+
+def losses(table):
+    return [record.eval["loss"] for record in fedwave.stream(Experiment.parse(table))]
+
+
+# ---- the cache -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["text-classification", "causal-lm"])
+def test_a_job_from_kept_activations_is_the_same_job(models, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDWAVE_CACHE", str(tmp_path))
+    engine = {"prefix_bytes": 10**8}
+    plain, cached = losses(job(models, name)), losses(job(models, name, engine=engine))
+    np.testing.assert_allclose(cached, plain, rtol=1e-5)
+    (kept,) = (tmp_path / "prefix").iterdir()
+    written = kept.stat().st_mtime_ns, kept.read_bytes()
+    assert losses(job(models, name, engine=engine)) == cached  # the next run finds it
+    assert kept.read_bytes() == written[1]
+    half = losses(job(models, name, engine=engine | {"prefix_dtype": "bfloat16"}))
+    np.testing.assert_allclose(half, plain, rtol=1e-2)
+
+
+def test_the_cache_with_nothing_frozen_is_refused(models, fedwave_, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDWAVE_CACHE", str(tmp_path))
+    import tomli_w
+
+    Path("job.toml").write_text(tomli_w.dumps(job(models, "causal-lm", last=0, engine={"prefix_bytes": 10**8})))
+    code, _, err = fedwave_("run", "job.toml")
+    assert code == 2 and err.count("\n") == 1
+    assert "prefix cache: the first layer is trained" in err
+
+
+# ---- adapters in the last layers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
+def test_only_the_last_layers_are_adapted(models, kind):
+    table = job(models, "causal-lm", last=2, kind=kind)["task"]
+    table["adapter"].pop("targets")
+    learner = config.build("task", table).build(0)
+    assert {shapes.layer_of(name) for name in learner.initial} == {2, 3}
+    assert learner.spec.trainable.keys() == learner.initial.keys()
+
+
+def test_more_layers_than_there_are(models):
+    with pytest.raises(BadInput, match=r"adapter.last_layers: must be 1 to 4, the model's layers, got 5"):
+        config.build("task", job(models, "causal-lm", last=5)["task"]).spec()
+
+
+def test_nothing_flows_back_below_the_first_adapted_layer(models):
+    """Of F forward, F_out in the output layer: all the way back is F, the last of 4 layers F_out + (F - F_out) / 4."""
+    whole, last = (config.build("task", job(models, "causal-lm", last=n)["task"]) for n in (0, 1))
+    arch = whole.pretrained.architecture
+    own = [task.adapter.flops(32, task.pretrained.adapted.leaves) for task in (whole, last)]
+    forward, out = whole.spec().forward_flops - own[0], 2.0 * 32 * arch.vocab * arch.hidden
+    assert whole.spec().backward_flops == pytest.approx(forward + 2 * own[0])
+    assert last.spec().forward_flops == pytest.approx(forward + own[1])
+    assert last.spec().backward_flops == pytest.approx(out + (forward - out) / 4 + 2 * own[1])
+    assert last.spec().activation_bytes < 0.5 * whole.spec().activation_bytes
+    assert last.spec().inference_bytes == whole.spec().inference_bytes
+
+
+# ---- half precision ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["text-classification", "causal-lm"])
+def test_half_precision_follows_the_whole_one(models, name):
+    whole, half = losses(job(models, name)), losses(job(models, name, engine={"dtype": "bfloat16"}))
+    assert half != whole
+    np.testing.assert_allclose(half, whole, rtol=0.02)
+
+
+def test_trained_values_stay_whole(models, tmp_path):
+    run = fedwave.run(Experiment.parse(job(models, "causal-lm", engine={"dtype": "bfloat16"})), tmp_path / "run")
+    assert {value.dtype for value in run.state["params"].values()} == {torch.float32}
+    learner = config.build("task", job(models, "causal-lm")["task"]).build(0)
+    HalfLearner(learner)
+    kinds = {path: value.dtype for path, value in learner.model.named_parameters()}
+    trained = set(learner.leaf_paths.values())
+    assert all(kinds[path] == torch.float32 for path in trained)
+    assert kinds["lm_head.weight"] == kinds["model.layers.0.mlp.up_proj.weight"] == torch.bfloat16
+    assert kinds["model.norm.weight"] == kinds["model.embed_tokens.weight"] == torch.float32
+
+
+def test_predictions_are_whole_numbers_of_bytes(models):
+    learner = HalfLearner(config.build("task", job(models, "text-classification")["task"]).build(0))
+    assert learner.predict(learner.batch(np.arange(3))).dtype == torch.float32
+    loss, _ = learner.row_losses(learner.batch(np.arange(3)))
+    assert loss.dtype == torch.float32
+
+
+def test_a_processor_without_it_says_so(models, monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+    with pytest.warns(UserWarning, match="no arithmetic in bfloat16"):
+        HalfLearner(config.build("task", job(models, "text-classification")["task"]).build(0))
+
+
+def test_both_together(models, tmp_path, monkeypatch):
+    """Half precision below the cache: what is kept was made in half precision, and evaluation goes through both."""
+    monkeypatch.setenv("FEDWAVE_CACHE", str(tmp_path))
+    engine = {"prefix_bytes": 10**8, "prefix_dtype": "bfloat16", "dtype": "bfloat16"}
+    half = losses(job(models, "text-classification", engine={"dtype": "bfloat16"}))
+    np.testing.assert_allclose(losses(job(models, "text-classification", engine=engine)), half, rtol=5e-3)
+
+
+def test_unknown_dtype(models):
+    with pytest.raises(BadInput, match=r"engine\.dtype"):
+        Experiment.parse(job(models, "causal-lm", engine={"dtype": "float16"}))
