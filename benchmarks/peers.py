@@ -1,22 +1,35 @@
 """One job in fedwave with the wireless model on, in a bare PyTorch loop, in pfl and in Flower: a JSON line per cohort.
 
 scikit-learn digits (360 held out), 100 clients, label-Dirichlet 0.5, MLP 64-128-10, one local epoch, batch 10, SGD 0.1,
-50 rounds, one thread; everybody trains the same clients on the same rows. Each arm is a process of its own, runs
-interleaved: ``loop_s`` the rounds alone, imports done and (but for Flower) after one loop that warms up; ``command_s``
-the whole process, the warm-up included; ``rss_mib`` the peak sum over its process tree, pages shared by several counted
-in each. ``faster_than_bare`` compares loops, ``faster_than_bare_cpu`` their CPU seconds, which other processes disturb
-least. fedwave's loop includes radio, devices, ledger and run folder, the final evaluation and the export.
+50 rounds; everybody trains the same clients on the same rows. Each arm is a process of its own, runs interleaved:
+``loop_s`` the rounds alone, imports done and after one whole loop that warms up; ``loop_cpu_s`` their CPU seconds in
+the process and all below it; ``command_s`` the whole process, the warm-up included; ``rss_mib`` the peak sum over the
+process tree, pages shared by several counted in each. What is below a process is read from ``/proc``, so outside Linux
+``rss_mib`` is 0 and Flower's CPU seconds lack its actors. ``faster_than_bare`` compares loops,
+``faster_than_bare_cpu`` their CPU seconds, which other processes disturb least. fedwave's loop includes radio, devices,
+ledger and run folder, the final evaluation and the export.
 
     python benchmarks/peers.py [--repeats 3] [--cohorts 10 100] [--pfl-python PATH] [--flower-python PATH]
 
-pfl and Flower cap what fedwave needs, so each has an environment of its own, made beforehand:
+pfl and Flower want older releases of packages than fedwave's environment has, so each has one of its own, made
+beforehand with Python 3.11 (torch first: the build that fedwave's environment has, not the newest):
 
-    python -m venv pfl-env && pfl-env/bin/pip install 'pfl[pytorch]==0.6.0'
-    python -m venv flower-env && flower-env/bin/pip install 'flwr[simulation]==1.41.0' torch
+    python3.11 -m venv pfl-env
+    pfl-env/bin/pip install torch==2.13.0
+    pfl-env/bin/pip install 'pfl[pytorch]==0.6.0'
 
-What differs: pfl keeps a client's batches as they lie, and evaluates its first cohort, which it cannot leave out;
-Flower draws its own cohorts of the same size, in two Ray actors. An arm without an environment is left out, with the
-reason.
+    python3.11 -m venv flower-env
+    flower-env/bin/pip install torch==2.13.0
+    flower-env/bin/pip install 'flwr[simulation]==1.41.0'
+
+An arm whose environment is not named, does not run or lacks a package is left out, with the reason.
+
+What differs. pfl keeps a client's batches as they lie, cut once, where the others shuffle them every round; it
+evaluates its first cohort, which it cannot leave out. Flower draws its own cohorts of the same size, and works in two
+Ray actors, so on two cores at a time, where the others have one; between its steps it sleeps up to 0.1 s at a time,
+which weighs on short rounds and costs no CPU. One thread a process and one core a client are what is set here, best for
+a network as small as this one: by itself pfl leaves torch a thread per core, and Flower takes two cores a client (on
+two cores one actor with two threads).
 """
 
 from __future__ import annotations
@@ -31,7 +44,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +54,7 @@ from torch import Tensor, nn
 
 ROUNDS, CLIENTS, BATCH, LR = 50, 100, 10, 0.1
 TARGETS = {10: 2.0, 100: 4.0}
+NEEDS = {"pfl": "torch, pfl.model.pytorch", "flower": "torch, ray, flwr.simulation"}
 JOB = {
     "rounds": ROUNDS,
     "eval_every": 0,
@@ -59,7 +73,7 @@ def job(cohort: int) -> dict:
 
 
 def network() -> nn.Sequential:
-    torch.manual_seed(0)
+    """Seeded by whoever starts a loop: seeded here, Flower's clients would draw the same order in every round."""
     return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
@@ -96,6 +110,40 @@ def accuracy(model: nn.Module, held: tuple[Tensor, Tensor]) -> float:
         return float((model(held[0]).argmax(1) == held[1]).float().mean())
 
 
+def tree(pid: int) -> Iterator[Path]:
+    """``/proc``'s folders of a process and of all below it; none where the system has no ``/proc``."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        below = {child for file in folder.glob("task/*/children") for child in file.read_text().split()}
+    except OSError:  # it has ended
+        return
+    if folder.exists():
+        yield folder
+        for child in below:
+            yield from tree(int(child))
+
+
+def resident_mib(folder: Path) -> float:
+    try:
+        return int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:  # it has ended
+        return 0.0
+
+
+def cpu_s(folder: Path) -> float:
+    """CPU seconds of a process and of those that ended below it: their user and system ticks, after its name."""
+    try:
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return 0.0
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def spent() -> float:
+    """CPU seconds of this process, finely, and of all below it, in ticks of ``/proc``."""
+    return time.process_time() + sum(cpu_s(folder) for folder in tree(os.getpid()) if folder.name != str(os.getpid()))
+
+
 # ---- the arms, each in a process of its own ------------------------------------------------------------------------
 
 
@@ -103,9 +151,9 @@ def timed(prepare: Callable[[], Callable[[], Any]], score: Callable[[Any], float
     """``prepare`` gives a loop; the first one warms up, the second one is timed and what it returns is scored."""
     prepare()()
     loop = prepare()
-    cpu, started = time.process_time(), time.perf_counter()
+    cpu, started = spent(), time.perf_counter()
     value = loop()
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    seconds, cpu = time.perf_counter() - started, spent() - cpu
     return {"loop_s": seconds, "loop_cpu_s": cpu, "accuracy": score(value)}
 
 
@@ -114,6 +162,7 @@ def bare(path: str, cohort: int) -> dict:
     data = load(path)
 
     def loop() -> nn.Module:
+        torch.manual_seed(0)
         model = network()
         shared = [p.detach().clone() for p in model.parameters()]
         for ids in data["cohorts"]:
@@ -156,6 +205,7 @@ class PflNetwork(nn.Module):
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return self.loss_of(self.layers(x), y)
 
+    @torch.no_grad()
     def metrics(self, x: Tensor, y: Tensor) -> dict[str, Any]:
         from pfl.metrics import Weighted
 
@@ -186,6 +236,7 @@ def pfl(path: str, cohort: int) -> dict:
         order = iter([int(client) for ids in data["cohorts"] for client in ids])
         rows = FederatedDataset(users.__getitem__, lambda: next(order))
         backend = SimulatedBackend(training_data=rows, val_data=rows, postprocessors=[WeightByDatapoints()])
+        torch.manual_seed(0)
         model = PflNetwork()
         wrapped = PyTorchModel(model, torch.optim.SGD, torch.optim.SGD(model.parameters(), lr=1.0))
         scored = NNEvalHyperParams(local_batch_size=None)
@@ -209,33 +260,42 @@ def flower_train(message: Any, context: Any) -> Any:
 
 
 def flower(path: str, cohort: int) -> dict:
-    """Flower's simulation on Ray; one loop, because each starts its own cluster."""
+    """Flower's simulation on Ray; both loops in one server app, because each simulation starts its own cluster."""
     import peers  # so that Ray's workers find the client's function by name
-    from flwr.app import ArrayRecord
+    from flwr.app import ArrayRecord, MetricRecord
     from flwr.clientapp import ClientApp
     from flwr.serverapp import ServerApp
     from flwr.serverapp.strategy import FedAvg
     from flwr.simulation import run_simulation
 
-    client, server, ends, result = ClientApp(), ServerApp(), [], {}
+    client, server, result = ClientApp(), ServerApp(), {}
     client.train()(peers.flower_train)
+
+    def score(found: Any) -> float:
+        replies = [metrics["clients"] for metrics in found.train_metrics_clientapp.values()]
+        if replies != [cohort] * ROUNDS:
+            raise RuntimeError("Flower went on without clients that failed")
+        model = network()
+        model.load_state_dict(found.arrays.to_torch_state_dict())
+        return accuracy(model, load(path)["held"])
 
     @server.main()
     def main(grid: Any, context: Any) -> None:
-        strategy = FedAvg(
-            fraction_train=cohort / CLIENTS, fraction_evaluate=0.0, min_train_nodes=cohort, min_available_nodes=CLIENTS
-        )
-        found = strategy.start(
-            grid, ArrayRecord(network().state_dict()), num_rounds=ROUNDS,
-            evaluate_fn=lambda number, arrays: ends.append(time.perf_counter()),
-        )  # fmt: skip
-        model = network()
-        model.load_state_dict(found.arrays.to_torch_state_dict())
-        result["accuracy"] = accuracy(model, load(path)["held"])
+        def prepare() -> Callable[[], Any]:
+            torch.manual_seed(0)
+            strategy = FedAvg(
+                fraction_train=cohort / CLIENTS, fraction_evaluate=0.0, min_train_nodes=cohort,
+                min_available_nodes=CLIENTS,
+                train_metrics_aggr_fn=lambda replies, key: MetricRecord({"clients": len(replies)}),
+            )  # fmt: skip
+            arrays = ArrayRecord(network().state_dict())
+            return lambda: strategy.start(grid, arrays, num_rounds=ROUNDS)
+
+        result.update(timed(prepare, score))
 
     resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": 2}}
     run_simulation(server, client, num_supernodes=CLIENTS, backend_config=resources)
-    return {"loop_s": ends[-1] - ends[0], "loop_without_first_round_s": ends[-1] - ends[1], **result}
+    return result
 
 
 ARMS = {"fedwave": fedwave, "bare": bare, "pfl": pfl, "flower": flower}
@@ -261,14 +321,16 @@ def export(path: str, cohort: int) -> None:
              heard=np.concatenate(heard), ends=np.cumsum([len(ids) for ids in heard]))  # fmt: skip
 
 
-def tree_mib(pid: int) -> float:
-    """Resident memory of a process and all below it, where the system has ``/proc``; else 0."""
+def why_not(arm: str, python: str | None) -> str | None:
+    """Why a peer is left out; None where its environment has what it needs."""
+    if not python:
+        return f"left out: no --{arm}-python"
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        below = {child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()}
-    except (OSError, IndexError):  # it has ended, or there is no such file system
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20 + sum(tree_mib(int(child)) for child in below)
+        found = subprocess.run([python, "-c", f"import {NEEDS[arm]}"], capture_output=True, text=True)
+    except OSError as error:
+        return f"left out: {python} does not run: {error.strerror}"
+    said = found.stderr.strip().splitlines() or [f"exit status {found.returncode}"]
+    return f"left out: {python} cannot import {NEEDS[arm]}: {said[-1]}" if found.returncode else None
 
 
 def run(arm: str, python: str, path: str, cohort: int, home: str) -> dict:
@@ -281,7 +343,7 @@ def run(arm: str, python: str, path: str, cohort: int, home: str) -> dict:
     with open(Path(home) / f"{arm}.log", "w+", encoding="utf-8") as log:
         process = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=log, stderr=log)
         while process.poll() is None:
-            peak = max(peak, tree_mib(process.pid))
+            peak = max(peak, sum(resident_mib(folder) for folder in tree(process.pid)))
             time.sleep(0.1)
         seconds = time.perf_counter() - started
         if process.returncode:
@@ -290,27 +352,25 @@ def run(arm: str, python: str, path: str, cohort: int, home: str) -> dict:
     return {**json.loads(out.read_text(encoding="utf-8")), "command_s": seconds, "rss_mib": peak}
 
 
-def compare(cohort: int, pythons: dict[str, str | None], repeats: int) -> dict:
-    found: dict[str, list[dict]] = {arm: [] for arm, python in pythons.items() if python}
+def compare(cohort: int, pythons: dict[str, str], repeats: int) -> dict:
+    found: dict[str, list[dict]] = {arm: [] for arm in pythons}
     with tempfile.TemporaryDirectory() as home:
         path = str(Path(home) / "digits.npz")
         export(path, cohort)
         for _ in range(repeats):
             for arm, runs in found.items():
-                runs.append(run(arm, str(pythons[arm]), path, cohort, home))
+                runs.append(run(arm, pythons[arm], path, cohort, home))
         delivered = int(sum(len(ids) for ids in load(path)["cohorts"]))
     load.cache_clear()
     row: dict[str, Any] = {"benchmark": "peers", "cohort": cohort, "target": TARGETS.get(cohort), "repeats": repeats}
     for arm, runs in found.items():
         row[arm] = {name: round(statistics.median(r[name] for r in runs), 3) for name in runs[0]}
         for clock in ("loop_s", "loop_cpu_s"):
-            if clock in runs[0]:
-                ratios = [b[clock] / r[clock] for b, r in zip(found["bare"], runs, strict=True)]
-                name = clock.replace("loop", "faster_than_bare").removesuffix("_s")
-                row[arm][name] = round(statistics.median(ratios), 3)
-                row[arm][name + "_range"] = [round(min(ratios), 3), round(max(ratios), 3)]
-    missing = {arm: f"left out: no --{arm}-python" for arm, python in pythons.items() if not python}
-    return row | missing | {"updates": delivered, "threads": 1}
+            ratios = [b[clock] / r[clock] for b, r in zip(found["bare"], runs, strict=True)]
+            name = clock.replace("loop", "faster_than_bare").removesuffix("_s")
+            row[arm][name] = round(statistics.median(ratios), 3)
+            row[arm][name + "_range"] = [round(min(ratios), 3), round(max(ratios), 3)]
+    return row | {"updates": delivered, "threads": 1, "load": round(os.getloadavg()[0], 2)}
 
 
 def main() -> None:
@@ -327,9 +387,15 @@ def main() -> None:
         result = ARMS[args.arm](args.data, args.cohorts[0])
         Path(args.out).write_text(json.dumps(result), encoding="utf-8")
         return
-    pythons = {"fedwave": sys.executable, "bare": sys.executable, "pfl": args.pfl_python, "flower": args.flower_python}
+    peers = {"pfl": args.pfl_python, "flower": args.flower_python}
+    reasons = {arm: reason for arm, python in peers.items() if (reason := why_not(arm, python))}
+    pythons = {"fedwave": sys.executable, "bare": sys.executable}
+    pythons |= {arm: python for arm, python in peers.items() if arm not in reasons}
     for cohort in args.cohorts:
-        print(json.dumps(compare(cohort, pythons, args.repeats)), flush=True)
+        try:
+            print(json.dumps(compare(cohort, pythons, args.repeats) | reasons), flush=True)
+        except RuntimeError as error:
+            raise SystemExit(f"peers.py: {error}") from None
 
 
 if __name__ == "__main__":
