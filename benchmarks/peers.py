@@ -27,9 +27,9 @@ An arm whose environment is not named, does not run or lacks a package is left o
 What differs. pfl keeps a client's batches as they lie, cut once, where the others shuffle them every round; it
 evaluates its first cohort, which it cannot leave out. Flower draws its own cohorts of the same size, and works in two
 Ray actors, so on two cores at a time, where the others have one; between its steps it sleeps up to 0.1 s at a time,
-which weighs on short rounds and costs no CPU. One thread a process and one core a client are what is set here, best for
-a network as small as this one: by itself pfl leaves torch a thread per core, and Flower takes two cores a client (on
-two cores one actor with two threads).
+which weighs on short rounds and costs no CPU. One thread a process and one core a client are
+set here for every arm: by itself pfl leaves torch a thread per core, and Flower takes two cores a client (on two cores
+one actor with two threads). Flower is started by ``run_simulation``, which it deprecates in favour of ``flwr run``.
 """
 
 from __future__ import annotations
