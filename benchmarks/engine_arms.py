@@ -162,16 +162,8 @@ class Sequential:
 class Stacked:
     """fedwave's session on the same cohort."""
 
-    def __init__(self, experiment: Experiment, setting: Setting, turn: Any, device: str | None = None) -> None:
-        if device is None:
-            self.session = build_session(experiment, setting)
-        else:
-            learner = experiment.task.build(experiment.seed, public=setting.method.public_samples)
-            learner.model.to(device)
-            learner.initial = {leaf: value.to(device) for leaf, value in learner.initial.items()}
-            self.session = experiment.engine.start(
-                setting.method, learner, up=setting.codec.up, batch_size=setting.batch_size
-            )
+    def __init__(self, experiment: Experiment, setting: Setting, turn: Any) -> None:
+        self.session = build_session(experiment, setting)
         state = sync.begin(setting, self.session)
         self.turn, self.message = turn, setting.method.broadcast(setting.spec, state, turn.cohort)
         self.store = MemoryStore(None, self.session.memory_leaves)

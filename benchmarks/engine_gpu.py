@@ -168,7 +168,7 @@ def cell(model: Path, device: str, clients: int, batch: int, tokens: int, repeat
     made: dict[str, Any] = {"sequential": tried(lambda: Plain(setting, learner, turn.cohort))}
     if device == "cuda":
         made["graph"] = tried(lambda: Graph(setting, learner, turn.cohort))
-    made["fedwave"] = tried(lambda: Stacked(experiment, setting, turn, device))
+    made["fedwave"] = tried(lambda: Stacked(experiment, setting, turn))
     return measured(made, device, repeats) | {"steps": STEPS}
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from fedwave.core import tree
 from fedwave.core.config import Bytes, Count, Index
+from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import Bools, Cohort, Delivery, Ints, Message, Replies, Spec
@@ -39,6 +41,7 @@ class CohortEngine:
     max_clients : clients stacked at most; 0: as many as a pass holds, or one by one where stacking would not pay;
         1: one by one.
     threads : torch threads; 0: torch's own choice.
+    device : that trains: ``"cpu"``, ``"cuda"`` or one of several, ``"cuda:1"``.
     dtype : of the model's arithmetic. ``"bfloat16"`` is faster on processors that have it, and another trajectory:
         trained values and sums stay float32.
     compile : run the model's layers through ``torch.compile``; the first rounds wait for its compiler.
@@ -50,6 +53,7 @@ class CohortEngine:
     token_budget: Count = 4096
     max_clients: Index = 0
     threads: Index = 0
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     prefix_bytes: Bytes = 0
@@ -82,7 +86,15 @@ class CohortEngine:
         return session
 
     def _prepared(self, learner: Learner) -> Learner:
-        """The learner in the arithmetic that is asked for, its frozen layers played back from a cache."""
+        """The learner on its device, in the arithmetic asked for, its frozen layers played back from a cache."""
+        import torch
+
+        if self.device != "cpu" and int(self.device[5:] or 0) >= torch.cuda.device_count():
+            raise BadInput(
+                f"engine.device: {self.device!r} is not there; torch sees {torch.cuda.device_count()} GPU(s)"
+            )
+        learner.model.to(self.device)
+        learner.device = torch.device(self.device)
         if self.dtype == "bfloat16":
             from fedwave.engines.precision import HalfLearner
 
@@ -267,7 +279,7 @@ class Session:
 
         clients = self._single(params)
         with torch.no_grad():
-            return torch.cat([clients.predict(rows[None, at : at + 64])[0] for at in range(0, len(rows), 64)])
+            return torch.cat([clients.predict(rows[None, at : at + 64])[0].cpu() for at in range(0, len(rows), 64)])
 
     def distill(
         self, params: Mapping[str, Any], targets: Any, *, steps: int, batch_size: int, optimizer: Any, key: Key
@@ -278,8 +290,9 @@ class Session:
         for step in range(steps):
             drawn = np.argsort(key.fold("distill", step).uniform(0, len(self.public_rows))[0])[:batch_size]
             outputs = clients.predict(self.public_rows[None, drawn])
-            clients.descend(clients.gradients(clients.distance(outputs, targets[drawn][None]).mean(1)))
-        return {name: value[0].detach().clone() for name, value in clients.params.items()}
+            wanted = targets[drawn][None].to(outputs.device)
+            clients.descend(clients.gradients(clients.distance(outputs, wanted).mean(1)))
+        return {name: value[0].detach().cpu().clone() for name, value in clients.params.items()}
 
     def _single(self, params: Mapping[str, Any], optimizer: Any = None) -> SlotClients:
         """One client in slot 0 that holds ``params`` at full rank."""

@@ -271,9 +271,10 @@ class SlotClients:
 
     def shift(self, direction: tree.Tree, scale: Any) -> None:
         """``params += scale * direction`` in place, each client with its own scale."""
-        factor = torch.as_tensor(scale, dtype=torch.float32).expand(self.k)
+        factor = torch.as_tensor(scale, dtype=torch.float32, device=self.learner.device).expand(self.k)
+        here = tree.map(lambda x: x.to(self.learner.device), direction)
         with torch.no_grad():
-            within = within_ranks(direction, self.spec.trainable, self.ranks)
+            within = within_ranks(here, self.spec.trainable, self.ranks)
             for name, value in tree.scale_rows(within, factor).items():
                 self.params[name].add_(value)
 

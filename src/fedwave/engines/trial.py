@@ -73,7 +73,9 @@ def _marks(learner: Any, slots: int, rows: Ints, first: int) -> dict[str, Tensor
     try:
         for number, (name, value) in enumerate(stack.full.items()):
             for slot in range(slots):
-                value[slot] = learner.initial[name] + _SPREAD * _noise(value[slot], 2 * number + first + slot)
+                value[slot] = learner.initial[name].to(value.device) + _SPREAD * _noise(
+                    value[slot], 2 * number + first + slot
+                )
         stack.bind(slots)
         stack.rows = rows.shape[1]
         loss, _ = learner.row_losses(learner.batch(rows.reshape(-1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from fedwave.core.types import Ints
@@ -34,6 +35,15 @@ class Wrapped(Learner):
     @model.setter
     def model(self, model: nn.Module) -> None:
         self.inner.model = model
+
+    @property
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The wrapped learner's."""
+        return self.inner.device
+
+    @device.setter
+    def device(self, device: torch.device) -> None:
+        self.inner.device = device
 
     def lengths(self, rows: Ints) -> Ints:
         """See :meth:`Learner.lengths`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,9 @@ class Learner(ABC):
         """Number of clients."""
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
-        """Where the model is; batches are put there too."""
+        """Where the model is at the first use; batches are put there too. A stack may leave it without parameters."""
         import torch
 
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
