@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike
 from fedwave.core.errors import BadInput, Infeasible, Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Bools, Floats, Ints
-from fedwave.wireless.sharing.fluid import Progress, Queue, share
+from fedwave.wireless.sharing.fluid import share
+from fedwave.wireless.sharing.queue import Progress, Queue
 from fedwave.wireless.sharing.rates import Rates
 
 _TOLERANCE = 1e-9  # relative, on time and on shares

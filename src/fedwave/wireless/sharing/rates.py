@@ -104,3 +104,31 @@ class Rates:
         """For 0 ... M whole blocks, the grid interval that they lie in."""
         whole = np.searchsorted(self.grants, np.arange(self.grants[-1] + 1), side="right") - 1
         return np.minimum(whole, len(self.grants) - 2)
+
+
+class SlotRates:
+    """:meth:`Rates.at` for slots ``[A]`` that are refilled: the same numbers to the last bit, without new arrays."""
+
+    def __init__(self, rates: Rates, slots: int) -> None:
+        self._rates, self._width = rates, rates.rows.shape[1]
+        self._base, self._rise = rates.rows.ravel(), np.diff(rates.rows, axis=1, append=0.0).ravel()
+        self._row = np.zeros(slots, dtype=np.int64)
+        self._place, self._part, self._read = np.zeros_like(self._row), np.zeros(slots), np.zeros(slots)
+
+    def put(self, slot: Any, device: int) -> None:
+        """``device`` is in ``slot`` from now on."""
+        self._row[slot] = device * self._width
+
+    def at(self, blocks: Floats, out: Floats) -> None:
+        """Write the rate of each slot with ``blocks [A]`` to ``out [A]``."""
+        rates, place, part, read = self._rates, self._place, self._part, self._read
+        low = rates._interval.take(blocks.astype(np.int64), mode="clip")
+        np.add(self._row, low, out=place)
+        rates._start.take(low, out=read, mode="clip")
+        np.subtract(blocks, read, out=part)
+        rates._per_block.take(low, out=read, mode="clip")
+        np.multiply(part, read, out=part)
+        self._rise.take(place, out=read, mode="clip")
+        np.multiply(part, read, out=part)
+        self._base.take(place, out=read, mode="clip")
+        np.add(read, part, out=out)
