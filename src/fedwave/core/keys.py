@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,14 +22,31 @@ from fedwave.core.errors import BadInput
 if TYPE_CHECKING:
     import torch
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+def _word(value: int) -> NDArray[np.uint64]:
+    """An array without axes, which NumPy combines with others faster than with a scalar."""
+    return np.array(value, dtype=np.uint64)
+
+
+_GOLDEN = _word(0x9E3779B97F4A7C15)
+_MIX = ((_word(30), _word(0xBF58476D1CE4E5B9)), (_word(27), _word(0x94D049BB133111EB)))
+_LAST, _SURPLUS = _word(31), _word(11)
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64 finaliser, elementwise; wraps modulo 2**64."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    """SplitMix64 finaliser, elementwise and in place; wraps modulo 2**64."""
+    shifted = np.empty_like(x)
+    for shift, factor in _MIX:
+        np.right_shift(x, shift, out=shifted)
+        np.bitwise_xor(x, shifted, out=x)
+        np.multiply(x, factor, out=x)
+    np.right_shift(x, _LAST, out=shifted)
+    return np.bitwise_xor(x, shifted, out=x)
+
+
+@lru_cache(maxsize=64)
+def _counter(n: int) -> NDArray[np.uint64]:
+    return np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN
 
 
 @dataclass(frozen=True)
@@ -58,13 +76,16 @@ class Key:
     def bits(self, ids: ArrayLike, n: int) -> NDArray[np.uint64]:
         """``[len(ids), n]`` random 64-bit words, row i a function of (key, ids[i]) only."""
         rows = np.atleast_1d(np.asarray(ids)).astype(np.uint64)
-        stream = _mix(rows * _GOLDEN + np.uint64(self.value))
-        counter = np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN
-        return _mix(_mix(stream[:, None] + counter[None, :]))
+        stream = _mix(rows * _GOLDEN + _word(self.value))
+        return _mix(_mix(stream[:, None] + _counter(n)))
 
     def uniform(self, ids: ArrayLike, n: int = 1) -> NDArray[np.float64]:
         """``[len(ids), n]`` uniform in the open interval (0, 1), 53 bits each."""
-        return ((self.bits(ids, n) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        words = self.bits(ids, n)
+        unit = np.right_shift(words, _SURPLUS, out=words).astype(np.float64)
+        unit += 0.5
+        unit *= 2.0**-53
+        return unit
 
     def normal(self, ids: ArrayLike, n: int = 1) -> NDArray[np.float64]:
         """``[len(ids), n]`` standard normal (Box-Muller, one output per pair of uniforms)."""
