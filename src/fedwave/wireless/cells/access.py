@@ -20,6 +20,7 @@ from fedwave.wireless.budget import Row, job_rows, sourced
 _STUDY = "3GPP TR 37.868, RACH capacity study"
 _DRAWS = 3  # per attempt: which preamble, heard or not, backoff
 _ATTEMPTS = 256  # room for attempts in an id's stream of draws
+_DRAWN_AHEAD = 4096  # up to so many attempts all draws are made at once, because devices try again one by one
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,12 @@ class _Contest:
         count = len(self.ids)
         self.end_s, self.through = self.ready_s.copy(), np.zeros(count, dtype=bool)
         self.attempts = np.zeros(count, dtype=np.int64)
-        self.draw = np.zeros((count, _DRAWS))
-        self._book(np.arange(count), self.ready_s)
+        self.code, self.heard, self.backoff_s = self.attempts.copy(), self.through.copy(), np.zeros(count)
+        most, everyone = self.rules.max_attempts, np.arange(count)
+        self.ahead = None
+        if count * most <= _DRAWN_AHEAD:
+            self.ahead = self._tries(everyone.repeat(most), np.arange(count * most) % most)
+        self._book(everyone, self.ready_s)
 
     def run(self) -> None:
         """Occasion after occasion until nobody tries any more."""
@@ -166,17 +171,34 @@ class _Contest:
         parts = self.queue.pop(occasion)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def _tries(self, who: Ints, attempt: Ints) -> tuple[Ints, Bools, Floats]:
+        """Of attempts (from 0): preamble, numbered over all cells; heard or not; backoff should it not be answered.
+
+        A device's draws are those of (key, id, attempt): in which occasion it is makes no difference.
+        """
+        rules = self.rules
+        draw = self.key.uniform(self.ids[who] * _ATTEMPTS + attempt, _DRAWS)
+        code = self.cell[who] * rules.preambles + np.floor(draw[:, 0] * rules.preambles).astype(np.int64)
+        heard = draw[:, 1] < -np.expm1(-1.0 - attempt) if rules.ramping else np.ones(len(who), dtype=bool)
+        return code, heard, draw[:, 2] * rules.backoff_s
+
     def _book(self, who: Ints, ready_s: Floats) -> None:
         """Put devices down for the first occasion that is not before ``ready_s``, with the draws of that attempt."""
-        # A device's draws are those of (key, id, attempt): in which occasion it is makes no difference.
-        self.draw[who] = self.key.uniform(self.ids[who] * _ATTEMPTS + self.attempts[who], _DRAWS)
+        attempt = self.attempts[who]
+        if self.ahead is None:
+            tries = self._tries(who, attempt)
+        else:
+            place = who * self.rules.max_attempts + attempt
+            tries = tuple(values.take(place) for values in self.ahead)
+        self.code[who], self.heard[who], self.backoff_s[who] = tries
         occasions = np.ceil(ready_s / self.rules.period_s - 1e-9).astype(np.int64)
         if len(who) == 1:
             return self._join(int(occasions[0]), who)
-        by_time = np.argsort(occasions, kind="stable")
-        times, first = np.unique(occasions[by_time], return_index=True)
-        for time, some in zip(times.tolist(), np.split(who[by_time], first[1:]), strict=False):
-            self._join(time, some)
+        by_time = occasions.argsort(kind="stable")
+        who, occasions = who[by_time], occasions[by_time]
+        first = [0, *((occasions[1:] != occasions[:-1]).nonzero()[0] + 1).tolist()][: len(who)]
+        for begin, end in itertools.zip_longest(first, first[1:]):
+            self._join(int(occasions[begin]), who[begin:end])
 
     def _join(self, occasion: int, who: Ints) -> None:
         if occasion not in self.queue:
@@ -185,26 +207,22 @@ class _Contest:
 
     def _step(self, now_s: float, who: Ints) -> None:
         rules = self.rules
-        draw = self.draw[who]
-        self.attempts[who] += 1
-        answered = self._answered(who, draw)
-        self.through[who] = answered
-        self.end_s[who] = now_s + rules.response_s + np.where(answered, rules.contention_s + rules.rrc_s, 0.0)
-        again = ~answered & (self.attempts[who] < rules.max_attempts)
-        if again.any():
-            self._book(who[again], self.end_s[who[again]] + draw[again, 2] * rules.backoff_s)
+        attempts = self.attempts[who] + 1
+        answered = self._answered(who)
+        self.attempts[who], self.through[who] = attempts, answered
+        end_s = now_s + rules.response_s + np.where(answered, rules.contention_s + rules.rrc_s, 0.0)
+        self.end_s[who] = end_s
+        again = (~answered & (attempts < rules.max_attempts)).nonzero()[0]
+        if len(again):
+            who = who[again]
+            self._book(who, end_s[again] + self.backoff_s[who])
 
-    def _answered(self, who: Ints, draw: Floats) -> Bools:
+    def _answered(self, who: Ints) -> Bools:
         """Alone on the preamble, heard by the site, and within the cell's grants."""
-        rules = self.rules
-        preamble = self.cell[who] * rules.preambles + np.floor(draw[:, 0] * rules.preambles).astype(np.int64)
-        good = np.ones(len(who), dtype=bool)
+        code, good = self.code[who], self.heard[who]
         if len(who) > 1:
-            _, place, count = np.unique(preamble, return_inverse=True, return_counts=True)
-            good = count[place] == 1
-        if rules.ramping:
-            good &= draw[:, 1] < -np.expm1(-self.attempts[who].astype(float))
-        if good.sum() > rules.grants:
+            good &= np.bincount(code)[code] == 1
+        if np.count_nonzero(good) > self.rules.grants:
             # Preambles are answered in order of their index, which is drawn anew at each attempt.
-            good &= _first(preamble, self.cell[who], good, rules.grants)
+            good &= _first(code, self.cell[who], good, self.rules.grants)
         return good
