@@ -90,7 +90,7 @@ class EnergyModel(ABC):
 
         ``integral of P(t) from 0 to min(gap_s, inactivity_s)``; without DRX ``tail_w min(gap_s, inactivity_s)``.
         """
-        seconds = np.clip(np.asarray(gap_s, dtype=float), 0.0, inactivity_s)
+        seconds = np.minimum(np.maximum(np.asarray(gap_s, dtype=float), 0.0), inactivity_s)
         return self.drx.joules(seconds, self.tail_w)
 
     def rows(self) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedwave.core.keys import Key
-from fedwave.core.types import STATUS, Bools, Cohort, Compute, Delivery, Floats, Work, World
+from fedwave.core.types import STATUS, Bools, Cohort, Compute, Delivery, Floats, Ints, Work, World
 from fedwave.wireless.cells.coverage import Coverage
 from fedwave.wireless.cells.reception import Reception
 from fedwave.wireless.cells.way import Way
@@ -96,7 +96,7 @@ class CellRound:
             position_m=self.way.start_m,
             up_bps=self.radio.up_full_bps,
             block_s=self.up.block_s,
-            carrier_block_s=cell.prbs * len(np.unique(self.seen.serving)) * done.round_s,
+            carrier_block_s=cell.prbs * len(self.in_use) * done.round_s,
             down_air_bits=self.down.air_bits,
             gnb_j=self._gnb_j(done.round_s),
             handovers=self.way.handovers,
@@ -104,6 +104,11 @@ class CellRound:
             shortfall=self._shortfall(done),
             remembered={**self._memory(admitted, done), **self.way.memory()},
         )
+
+    @cached_property
+    def in_use(self) -> Ints:
+        """The cells that serve somebody of the cohort, ascending."""
+        return np.flatnonzero(np.bincount(self.seen.serving))
 
     @cached_property
     def asked(self) -> Asked:
@@ -195,6 +200,8 @@ class CellRound:
 
     def _backed_off(self, start_s: Floats, bits: Floats) -> Floats:
         """What the scheduler takes off the power of those that send, cell by cell; as before for the others."""
+        if not self.cell.scheduler.lowers_power:
+            return self.backoff_db
         out = self.backoff_db.copy()
         sends = np.isfinite(start_s) & (bits > 0.0)
         free, uplink_share = self.coverage.free_blocks("up"), self.cell.budget.tdd_uplink_share
@@ -244,7 +251,7 @@ class CellRound:
 
     def _qos(self, round_s: float) -> tuple[dict[str, Any], ...]:
         """What the background traffic of the cells in use gets, at the round's mean use of their carriers."""
-        cells = np.unique(self.seen.serving)
+        cells = self.in_use
         used = {
             "up": float(self.up.block_s.sum()) / self.cell.prbs,
             "down": self.down.air_s,
@@ -262,7 +269,7 @@ class CellRound:
 
     def _gnb_j(self, round_s: float) -> float:
         """Energy of the cells with clients over the round, at the share of it in which they send."""
-        cells = len(np.unique(self.seen.serving))
+        cells = len(self.in_use)
         load = min(self.down.air_s / (cells * round_s), 1.0) if round_s > 0.0 and cells else 0.0
         return self.cell.gnb.joules(round_s, load, cells)
 

@@ -51,6 +51,8 @@ class Coverage:
     def __init__(self, cell: Cell, key: Key, position_m: Floats | None = None) -> None:
         self.cell, self.key, self.budget = cell, key, cell.budget
         self.cells = cell.scene.layout.cells
+        self._load: Load | None = None  # of all cells, once a cohort has settled; till then the background's
+        self._floor: Floats | None = None
         self.population: Population | None = None
         if cell.fidelity != "table" and position_m is not None:
             from fedwave.wireless.reference.cells import population_of
@@ -89,7 +91,7 @@ class Coverage:
 
     def again(self, seen: LargeScale, serving: Ints, speed_m_s: Floats) -> Radio:
         """The links of clients where they are seen now, at the load that :meth:`settle` found."""
-        return self.radio(seen, serving, speed_m_s, self._load, self._floor)
+        return self.radio(seen, serving, speed_m_s, self._load or self.background, self._floor)
 
     @cached_property
     def background(self) -> Load:
@@ -174,7 +176,6 @@ class Coverage:
         """
         rests = self.cells == 1 and self.population is None and not self.cell.mobility.moves
         if rests and len(position_m) <= _KEPT_CLIENTS:
-            self._load, self._floor = self.background, None
             seen, radio = _resting(self.cell, self.key, np.ascontiguousarray(position_m).tobytes())
             return seen.take(ids), radio.take(ids)
         seen = self.look(start_m, ids)
@@ -182,7 +183,7 @@ class Coverage:
 
     def settle(self, seen: LargeScale, speed_m_s: Floats, down_bits: Floats, up_bits: Floats) -> Radio:
         """The cohort's radio once load and rates agree: what it sends is interference in the other cells."""
-        self._load, self._floor = self.background, None
+        self._load, self._floor = None, None
         radio = self.again(seen, seen.serving, speed_m_s)
         if self.cells == 1:
             return radio
