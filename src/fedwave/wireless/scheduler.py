@@ -7,8 +7,8 @@ are averages over time and may be fractional: a client alternates between two gr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -18,11 +18,12 @@ from fedwave.core.errors import BadInput, Infeasible, Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Bools, Floats, Ints
 from fedwave.wireless.sharing.fluid import share
-from fedwave.wireless.sharing.queue import Progress, Queue
+from fedwave.wireless.sharing.queue import Progress, Queue, by_cell
 from fedwave.wireless.sharing.rates import Rates
 
 _TOLERANCE = 1e-9  # relative, on time and on shares
 _STEPS = 60
+_LEAST = np.array(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,11 @@ class Scheduler(ABC):
         """
         return np.zeros(len(bits))
 
+    @property
+    def lowers_power(self) -> bool:
+        """Whether :meth:`backoff_db` is more than the default."""
+        return type(self).backoff_db is not Scheduler.backoff_db
+
     @abstractmethod
     def weights(self, ready_s: Floats, bits: Floats, rates: Rates, until_s: float) -> Floats:
         """Claim of each transfer of one cell, ``[C]``, or ``[C, ...]`` where :meth:`shares` reads more than a number.
@@ -118,8 +124,8 @@ class Scheduler(ABC):
 
         ``weight [cells, slots, ...]`` is 0 where ``active [cells, slots]`` is false.
         """
-        total = weight.sum(axis=1, keepdims=True)
-        return np.divide(weight, total, out=np.zeros_like(weight), where=total > 0.0)
+        total = np.add.reduce(weight, axis=1, keepdims=True)
+        return weight / np.maximum(total, _LEAST)  # where nobody is active all claims are 0
 
     def serve(
         self,
@@ -148,10 +154,10 @@ class Scheduler(ABC):
         ready, bits = np.asarray(ready_s, dtype=float), np.asarray(bits, dtype=float)
         weight: Floats | None = None
         index = np.flatnonzero(np.isfinite(ready) & (bits > 0.0) & (rates.full_bps > 0.0))
-        for each, members in _by_cell(cell, index):
+        for each, members in by_cell(cell, index):
             if blocks[each] > 0.0:
                 begin = np.maximum(ready[members], begin_s)
-                own = replace(rates.take(members), available=float(blocks[each]))
+                own = rates.take(members).within(float(blocks[each]))
                 claim = self.weights(begin, bits[members], own, until_s)
                 weight = np.zeros((len(bits), *claim.shape[1:])) if weight is None else weight
                 weight[members] = claim
@@ -172,16 +178,6 @@ class Scheduler(ABC):
             rates = Rates.usable(rates)
         cell, blocks = np.zeros(len(rates.rows), dtype=np.int64), np.array([rates.blocks])
         return self.serve(ready_s, bits, rates, cell=cell, blocks=blocks, until_s=until_s).end_s
-
-
-def _by_cell(cell: Ints, index: Ints) -> Iterator[tuple[int, Ints]]:
-    """The members of ``index`` cell by cell, in their order."""
-    if not len(index):
-        return
-    order = index[np.argsort(cell[index], kind="stable")]
-    cells, start = np.unique(cell[order], return_index=True)
-    for each, members in zip(cells, np.split(order, start[1:]), strict=True):
-        yield int(each), members
 
 
 def best_of(score: Floats, asked: Asked, share: float) -> Bools:

@@ -11,8 +11,10 @@ import math
 import numpy as np
 
 from fedwave.core.types import Floats, Ints
-from fedwave.wireless.sharing.queue import TOLERANCE, Progress, Queue, Shares
+from fedwave.wireless.sharing.queue import TOLERANCE, Progress, Queue, Shares, by_cell
 from fedwave.wireless.sharing.rates import SlotRates
+
+_ONE = np.ones(())  # arrays without axes: NumPy combines them with others faster than plain numbers
 
 
 def serve_each(
@@ -28,14 +30,12 @@ def serve_each(
     diversity: bool,
 ) -> None:
     """Serve the transfers ``index`` of the queue and write down what becomes of them; see :func:`share`."""
-    order = index[np.lexsort((queue.ready_s[index], queue.cell[index]))]  # cell by cell, in order of arrival
-    first = np.flatnonzero(np.diff(queue.cell[order], prepend=-1))
-    for members in np.split(order, first[1:]) if len(first) > 1 else [order]:
-        lane = _Lane(queue.take(members), float(blocks[queue.cell[members[0]]]), begin_s, connected)
+    for cell, members in by_cell(queue.cell, index):
+        order = members[queue.ready_s[members].argsort(kind="stable")]
+        lane = _Lane(queue.take(order), float(blocks[cell]), begin_s, connected)
         with np.errstate(divide="ignore"):  # a slot without blocks has no rate
-            while lane.advance(shares, until_s, diversity):
-                pass
-        lane.leave(members, progress)
+            lane.run(shares, until_s, diversity)
+        lane.leave(order, progress)
 
 
 class _Lane:
@@ -49,50 +49,45 @@ class _Lane:
     def __init__(self, own: Queue, blocks: float, begin_s: float, connected: int) -> None:
         count = len(own.bits)
         self.own, self.blocks, self.slots = own, np.array(blocks), min(connected, count)
-        self.ready_s: list[float] = own.ready_s.tolist()
+        self.ready_s: list[float] = [*own.ready_s.tolist(), math.inf]
         self.next = self.count = 0
         self.now_s = max(self.ready_s[0], begin_s)
         self.rates = SlotRates(own.rates, self.slots)
         self.device = np.zeros(self.slots, dtype=np.int64)
         self.active = np.zeros((1, self.slots), dtype=bool)
         self.weight = np.zeros((1, self.slots, *own.weight.shape[1:]))
-        self.state, self.flow, self.moved = (
-            np.zeros((3, self.slots)),
-            np.zeros((3, self.slots)),
-            np.zeros((3, self.slots)),
-        )
-        self.state[0] = np.inf
-        self.known, self.end_s = np.zeros((3, count)), np.full(count, np.inf)
-        self.known[0] = own.bits
-        self.needed, self.step, self.one = np.zeros(self.slots), np.zeros(()), np.ones(())
+        self.state, self.known, self.end_s = np.zeros((3, self.slots)), np.zeros((3, count)), np.full(count, np.inf)
+        self.state[0], self.known[0] = np.inf, own.bits
         self._admit()
 
-    def advance(self, shares: Shares, until_s: float, diversity: bool) -> bool:
-        """Go to the next event; False when nothing is left to do before ``until_s``."""
-        part = shares(self.weight, self.active)[0]
-        rate, blocks, on = self.flow
-        np.multiply(part, self.blocks, out=blocks)
-        np.minimum(blocks, self.one, out=on)
-        self.rates.at(blocks, rate)
-        if diversity:
-            rate *= self.own.rates.gain_among(self.device, 1.0 / part)
-        needed = np.divide(self.state[0], rate, out=self.needed)
-        first_s = float(needed[needed.argmin()])
-        waits = self.next < len(self.ready_s)
-        arrival_s = self.ready_s[self.next] - self.now_s if waits and self.count < self.slots else math.inf
-        step_s = min(first_s, arrival_s, until_s - self.now_s)
-        if not math.isfinite(step_s):
-            return False
-        step_s = max(step_s, 0.0)
-        self.now_s += step_s
-        self.step[()] = step_s
-        np.multiply(self.flow, self.step, out=self.moved)
-        np.subtract(self.state, self.moved, out=self.state)
-        within_s = step_s * (1.0 + TOLERANCE)
-        if first_s <= within_s:
-            self._finish(within_s)
-        self._admit()
-        return (self.count > 0 or self.next < len(self.ready_s)) and self.now_s < until_s
+    def run(self, shares: Shares, until_s: float, diversity: bool) -> None:
+        """Go from event to event until nothing is left to do before ``until_s``."""
+        flow, step = np.zeros((3, self.slots)), np.zeros(())
+        moved, needed = np.zeros_like(flow), np.zeros(self.slots)
+        (rate, blocks, on), left = flow, self.state[0]
+        while self.now_s < until_s and (self.count or self.next < len(self.ready_s) - 1):
+            part = shares(self.weight, self.active)[0]
+            np.multiply(part, self.blocks, blocks)
+            np.minimum(blocks, _ONE, out=on)
+            self.rates.at(blocks, rate)
+            if diversity:
+                rate *= self.own.rates.gain_among(self.device, 1.0 / part)
+            np.divide(left, rate, needed)
+            first_s = needed.item(needed.argmin())
+            arrival_s = self.ready_s[self.next] - self.now_s if self.count < self.slots else math.inf
+            step_s = min(first_s, arrival_s, until_s - self.now_s)
+            if not math.isfinite(step_s):
+                return
+            step_s = max(step_s, 0.0)
+            self.now_s += step_s
+            step[()] = step_s
+            np.multiply(flow, step, moved)
+            np.subtract(self.state, moved, self.state)
+            step[()] = within_s = step_s * (1.0 + TOLERANCE)
+            if first_s <= within_s:
+                self._finish((needed <= step).nonzero()[0].tolist())
+            if self.ready_s[self.next] <= self.now_s:
+                self._admit()
 
     def leave(self, members: Ints, progress: Progress) -> None:
         """Write down what the transfers have left and have used; they are ``members`` of the whole queue."""
@@ -101,24 +96,24 @@ class _Lane:
         progress.left_bits[members], progress.end_s[members] = self.known[0], self.end_s
         progress.block_s[members], progress.on_s[members] = 0.0 - self.known[1], 0.0 - self.known[2]
 
-    def _finish(self, within_s: float) -> None:
-        """Those that needed no more than ``within_s`` give their slots back."""
-        for slot in (self.needed <= within_s).nonzero()[0].tolist():
+    def _finish(self, slots: list[int]) -> None:
+        """Those that are done give their slots back."""
+        state, active, weight = self.state, self.active[0], self.weight[0]
+        for slot in slots:
             device = self.device[slot]
-            self.state[0, slot] = 0.0
-            self.known[:, device] = self.state[:, slot]
+            state[0, slot] = 0.0
+            self.known[:, device] = state[:, slot]
             self.end_s[device] = self.now_s
-            self.active[0, slot] = False
-            self.weight[0, slot], self.state[0, slot] = 0.0, np.inf
-            self.count -= 1
+            active[slot], weight[slot], state[0, slot] = False, 0.0, np.inf
+        self.count -= len(slots)
 
     def _admit(self) -> None:
         """Fill free slots with transfers that are ready, the earliest first."""
-        while self.next < len(self.ready_s) and self.count < self.slots and self.ready_s[self.next] <= self.now_s:
-            slot = self.active.argmin()
-            self.device[slot], self.active[0, slot] = self.next, True
+        active, weight = self.active[0], self.weight[0]
+        while self.ready_s[self.next] <= self.now_s and self.count < self.slots:
+            slot = active.argmin()
+            self.device[slot], active[slot], weight[slot] = self.next, True, self.own.weight[self.next]
             self.rates.put(slot, self.next)
-            self.weight[0, slot] = self.own.weight[self.next]
             self.state[:, slot] = self.known[:, self.next]
             self.count += 1
             self.next += 1

@@ -25,19 +25,20 @@ def min_max_blocks(ready_s: Floats, bits: Floats, rates: Rates) -> tuple[Floats,
     low = float(np.max(ready_s + fastest))
     high = float(np.max(ready_s) + fastest.sum())
     end = low + 1e-12 * (low - first)
+    least_s = fastest + _INSTANT_S  # a difference of clocks may round to nothing
     for _ in range(_STEPS):
-        left_s = np.maximum(end - ready_s, fastest + _INSTANT_S)  # a difference of clocks may round to nothing
+        left_s = np.maximum(end - ready_s, least_s)
         rate = np.minimum(bits / left_s, full)
         blocks, slope = rates.needed(rate)
-        excess = blocks.sum() - available
+        excess = float(np.add.reduce(blocks)) - available
         low, high = (end, high) if excess > 0.0 else (low, end)
         if abs(excess) <= _TOLERANCE * available:
             return blocks, end
         if high - low <= _TOLERANCE * (high - first):
             break
-        step = end + excess / float((rate / left_s / slope).sum())
+        step = end + excess / float(np.add.reduce(rate / left_s / slope))
         end = step if low < step < high else 0.5 * (low + high)
-    left_s = np.maximum(high - ready_s, fastest + _INSTANT_S)
+    left_s = np.maximum(high - ready_s, least_s)
     blocks = rates.needed(np.minimum(bits / left_s, full))[0]
     return blocks, high
 

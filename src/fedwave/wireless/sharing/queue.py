@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,3 +59,15 @@ class Progress:
         bits = np.array(queue.bits, dtype=float)
         end = np.where(np.isfinite(queue.ready_s) & (bits <= 0.0), queue.ready_s, np.inf)
         return cls(bits, end, np.zeros(len(bits)), np.zeros(len(bits)))
+
+
+def by_cell(cell: Ints, index: Ints) -> Iterator[tuple[int, Ints]]:
+    """The members of ``index`` cell by cell, in their order."""
+    count = np.bincount(cell[index])
+    cells = count.nonzero()[0]
+    if len(cells) == 1:
+        yield int(cells[0]), index
+    elif len(cells):
+        order = index[np.argsort(cell[index], kind="stable")]
+        for each, members in zip(cells, np.split(order, np.cumsum(count[cells])[:-1]), strict=True):
+            yield int(each), members

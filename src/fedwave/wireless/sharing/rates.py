@@ -7,7 +7,7 @@ and interpolated between them, which keeps a million devices at O(devices) memor
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,15 +52,30 @@ class Rates:
         """Resource blocks that may be given out, at most M."""
         return float(self.grants[-1]) if self.available is None else self.available
 
+    @property
+    def grid(self) -> Grid:
+        """The intervals between the grants."""
+        return _grid(np.asarray(self.grants, dtype=np.int64).tobytes())
+
     @cached_property
     def full_bps(self) -> Floats:
         """Rate of a device that has all of them, ``[C]``."""
-        return self.at(np.arange(len(self.rows)), np.full(len(self.rows), self.blocks))
+        grid, blocks = self.grid, self.blocks
+        low = grid.interval[min(int(blocks), len(grid.interval) - 1)]
+        base = self.rows[:, low]
+        return base + (blocks - grid.start[low]) * grid.per_block[low] * (self.rows[:, low + 1] - base)
 
     def take(self, index: Any) -> Rates:
-        """Those of some devices."""
+        """Those of some devices, with what is known of them."""
         gain = None if self.gain is None else self.gain[index]
-        return replace(self, rows=self.rows[index], gain=gain)
+        some = Rates(self.grants, self.rows[index], gain, self.available)
+        if "full_bps" in self.__dict__:
+            some.__dict__["full_bps"] = self.full_bps[index]
+        return some
+
+    def within(self, available: float) -> Rates:
+        """These rates where so many blocks may be given out."""
+        return self if available == self.blocks else replace(self, available=available)
 
     def scaled(self, factor: Floats) -> Rates:
         """All rates times ``factor [C]``."""
@@ -68,11 +83,12 @@ class Rates:
 
     def at(self, device: Ints, blocks: Floats) -> Floats:
         """Rate of ``device`` with ``blocks`` (fractional, at most M) granted; both of one shape."""
-        low = self._interval[np.minimum(blocks, self.grants[-1]).astype(np.int64)]
+        grid = self.grid
+        low = grid.interval[np.minimum(blocks, self.grants[-1]).astype(np.int64)]
         place = device * self.rows.shape[1] + low  # of the flattened rows: much faster than two indices
         base = self.rows.take(place)
         place += 1
-        return base + (blocks - self._start[low]) * self._per_block[low] * (self.rows.take(place) - base)
+        return base + (blocks - grid.start[low]) * grid.per_block[low] * (self.rows.take(place) - base)
 
     def gain_among(self, device: Ints, users: Floats) -> Floats:
         """Factor on the rate of ``device`` when ``users`` share the carrier and each is served at its peaks."""
@@ -85,33 +101,49 @@ class Rates:
 
     def needed(self, rate_bps: Floats) -> tuple[Floats, Floats]:
         """Fewest blocks ``[C]`` for ``rate_bps [C]`` > 0 (at most ``full_bps``), and what one more block would add."""
-        high = np.minimum((self.rows < rate_bps[:, None]).sum(axis=1), len(self.grants) - 1)
-        each = np.arange(len(self.rows))
-        top, width = self.rows[each, high], self.grants[high] - self.grants[high - 1]
-        slope = (top - self.rows[each, high - 1]) / width
-        return self.grants[high] - (top - rate_bps) / slope, slope
+        grid = self.grid
+        high = np.minimum(np.add.reduce(self.rows < rate_bps[:, None], axis=1), len(grid.start) - 1)
+        place = self._first + high
+        top = self.rows.take(place)
+        below = high - 1
+        place -= 1
+        slope = (top - self.rows.take(place)) / grid.width.take(below)
+        return grid.start.take(high) - (top - rate_bps) / slope, slope
 
     @cached_property
-    def _start(self) -> Floats:
-        return self.grants.astype(float)
+    def _first(self) -> Ints:
+        """Where each device's row begins in the flattened table."""
+        return np.arange(len(self.rows)) * self.rows.shape[1]
 
-    @cached_property
-    def _per_block(self) -> Floats:
-        return 1.0 / np.diff(self.grants)
 
-    @cached_property
-    def _interval(self) -> Ints:
-        """For 0 ... M whole blocks, the grid interval that they lie in."""
-        whole = np.searchsorted(self.grants, np.arange(self.grants[-1] + 1), side="right") - 1
-        return np.minimum(whole, len(self.grants) - 2)
+class Grid:
+    """Intervals between the ``grants [G + 1]`` at which rates are known.
+
+    ``start [G + 1]``, ``width [G]``, ``per_block [G]`` their begin, width and one over it; ``interval [M + 1]`` the one
+    that 0 ... M whole blocks lie in.
+    """
+
+    def __init__(self, grants: Ints) -> None:
+        self.start = grants.astype(float)
+        self.width = np.diff(self.start)
+        self.per_block = 1.0 / self.width
+        whole = np.searchsorted(grants, np.arange(grants[-1] + 1), side="right") - 1
+        self.interval = np.minimum(whole, len(grants) - 2)
+
+
+@lru_cache(maxsize=64)
+def _grid(grants: bytes) -> Grid:
+    return Grid(np.frombuffer(grants, dtype=np.int64))
 
 
 class SlotRates:
     """:meth:`Rates.at` for slots ``[A]`` that are refilled: the same numbers to the last bit, without new arrays."""
 
     def __init__(self, rates: Rates, slots: int) -> None:
-        self._rates, self._width = rates, rates.rows.shape[1]
-        self._base, self._rise = rates.rows.ravel(), np.diff(rates.rows, axis=1, append=0.0).ravel()
+        self._grid, self._width = rates.grid, rates.rows.shape[1]
+        rise = np.zeros_like(rates.rows)
+        np.subtract(rates.rows[:, 1:], rates.rows[:, :-1], rise[:, :-1])
+        self._base, self._rise = rates.rows.ravel(), rise.ravel()
         self._row = np.zeros(slots, dtype=np.int64)
         self._place, self._part, self._read = np.zeros_like(self._row), np.zeros(slots), np.zeros(slots)
 
@@ -121,14 +153,14 @@ class SlotRates:
 
     def at(self, blocks: Floats, out: Floats) -> None:
         """Write the rate of each slot with ``blocks [A]`` to ``out [A]``."""
-        rates, place, part, read = self._rates, self._place, self._part, self._read
-        low = rates._interval.take(blocks.astype(np.int64), mode="clip")
-        np.add(self._row, low, out=place)
-        rates._start.take(low, out=read, mode="clip")
-        np.subtract(blocks, read, out=part)
-        rates._per_block.take(low, out=read, mode="clip")
-        np.multiply(part, read, out=part)
-        self._rise.take(place, out=read, mode="clip")
-        np.multiply(part, read, out=part)
-        self._base.take(place, out=read, mode="clip")
-        np.add(read, part, out=out)
+        grid, place, part, read = self._grid, self._place, self._part, self._read
+        low = grid.interval.take(blocks.astype(np.int64), None, None, "clip")
+        np.add(self._row, low, place)
+        grid.start.take(low, None, read, "clip")
+        np.subtract(blocks, read, part)
+        grid.per_block.take(low, None, read, "clip")
+        np.multiply(part, read, part)
+        self._rise.take(place, None, read, "clip")
+        np.multiply(part, read, part)
+        self._base.take(place, None, read, "clip")
+        np.add(read, part, out)
