@@ -90,21 +90,24 @@ class Passage:
 
     def __call__(self, start_s: Floats, bits: Floats) -> Floats:
         """When each transfer ends: never for those that have no link with all blocks."""
-        end = np.where(np.isfinite(start_s) & (bits <= 0.0), start_s, np.inf)
-        left = np.where(np.isfinite(start_s), bits, 0.0).astype(float)
+        begun = np.isfinite(start_s)
+        end = np.where(begun & (bits <= 0.0), start_s, np.inf)
+        left = np.where(begun, bits, 0.0).astype(float)
+        waits = left > 0.0
         linked = np.zeros(len(bits), dtype=bool)
         block_s, on_s = np.zeros(len(bits)), np.zeros(len(bits))
         stop_s, stop_bits = np.full(len(bits), -np.inf), np.zeros(len(bits))
-        now = float(np.min(start_s[left > 0.0], initial=np.inf))
+        now = float(start_s[waits].min(initial=np.inf))
         last = min(self.until_s, now + (_ENDLESS_S if np.isfinite(self.step_s) else np.inf))
-        while (left > 0.0).any() and now < last:
+        while waits.any() and now < last:
             horizon = min(now + self.step_s, last)
-            links = self.moments(now, np.where(left > 0.0, start_s, np.inf), left)
+            links = self.moments(now, np.where(waits, start_s, np.inf), left)
             linked |= links.rates.full_bps > 0.0
-            gone = links.failed & (left > 0.0) & (start_s < horizon)
-            self.failed |= gone
-            stop_s, stop_bits = np.where(gone, np.maximum(start_s, now), stop_s), np.where(gone, bits - left, stop_bits)
-            left = np.where(gone, 0.0, left)
+            gone = (links.failed & waits & (start_s < horizon)).nonzero()[0]
+            if len(gone):
+                self.failed[gone] = True
+                stop_s[gone], stop_bits[gone] = np.maximum(start_s[gone], now), bits[gone] - left[gone]
+                left[gone], waits[gone] = 0.0, False
             progress = self.scheduler.serve(
                 start_s,  # who came first stays first in the next step
                 left,
@@ -118,15 +121,16 @@ class Passage:
             )
             block_s += progress.block_s
             on_s += progress.on_s
-            done = (left > 0.0) & np.isfinite(progress.end_s)
+            done = waits & np.isfinite(progress.end_s)
             end = np.where(done, progress.end_s, end)
             left = np.where(done, 0.0, progress.left_bits)
-            now = max(horizon, float(np.min(start_s[left > 0.0], initial=np.inf))) if (left > 0.0).any() else horizon
-        over = (left > 0.0) & linked
-        end = np.where(over, beyond(self.until_s, start_s, bits, left), end)
-        if np.isinf(self.until_s) and np.isfinite(last):
-            stop_s = np.where(over, np.maximum(start_s, last), stop_s)
-            stop_bits = np.where(over, bits - left, stop_bits)
+            waits = left > 0.0
+            now = max(horizon, float(start_s[waits].min(initial=np.inf))) if waits.any() else horizon
+        over = (waits & linked).nonzero()[0]
+        if len(over):
+            end[over] = beyond(self.until_s, start_s[over], bits[over], left[over])
+            if np.isinf(self.until_s) and np.isfinite(last):
+                stop_s[over], stop_bits[over] = np.maximum(start_s[over], last), bits[over] - left[over]
         self.block_s += block_s
         self.used = Used(block_s, on_s, seconds_until(np.where(np.isfinite(end), end, stop_s), start_s, self.until_s))
         self.stopped = stop_s, stop_bits

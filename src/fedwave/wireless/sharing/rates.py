@@ -52,7 +52,7 @@ class Rates:
         """Resource blocks that may be given out, at most M."""
         return float(self.grants[-1]) if self.available is None else self.available
 
-    @property
+    @cached_property
     def grid(self) -> Grid:
         """The intervals between the grants."""
         return _grid(np.asarray(self.grants, dtype=np.int64).tobytes())
@@ -104,11 +104,16 @@ class Rates:
         grid = self.grid
         high = np.minimum(np.add.reduce(self.rows < rate_bps[:, None], axis=1), len(grid.start) - 1)
         place = self._first + high
-        top = self.rows.take(place)
-        below = high - 1
-        place -= 1
-        slope = (top - self.rows.take(place)) / grid.width.take(below)
-        return grid.start.take(high) - (top - rate_bps) / slope, slope
+        slope = self._slopes.take(place)
+        return grid.start.take(high) - (self.rows.take(place) - rate_bps) / slope, slope
+
+    @cached_property
+    def _slopes(self) -> Floats:
+        """What one more block adds below each grant, ``[C, G + 1]``; below the first, on average over all."""
+        slopes = np.empty_like(self.rows)
+        slopes[:, 0] = self.rows[:, -1] / self.grid.start[-1]
+        np.divide(self.rows[:, 1:] - self.rows[:, :-1], self.grid.width, slopes[:, 1:])
+        return slopes
 
     @cached_property
     def _first(self) -> Ints:
