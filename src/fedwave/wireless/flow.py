@@ -104,15 +104,17 @@ class Timeline:
         wanted = self.alive & (bits > 0.0)
         gap = self.now_s - self.last_s
         asleep = gap > link.inactivity_s
-        idle_s = self._until_called(wanted & asleep)
-        access_s, connected = self._access(self.now_s + idle_s, wanted & asleep)
+        asks = wanted & asleep
+        idle_s = self._until_called(asks)
+        access_s, connected = self._access(self.now_s + idle_s, asks)
         access_s = np.where(wanted, np.where(asleep, access_s, link.grant_s), 0.0)
         start = self.now_s + idle_s + access_s + np.where(wanted, link.backhaul_s, 0.0)
-        end = end_of(np.where(wanted & connected, start, np.inf), bits)
-        reached = wanted & connected & np.isfinite(end)
+        goes = wanted & connected
+        end = end_of(np.where(goes, start, np.inf), bits)
+        reached = goes & np.isfinite(end)
         begin = np.minimum(start, deadline)
         stop_s, stop_bits = (-np.inf, 0.0) if stopped is None else stopped()
-        broken = wanted & connected & ~reached & (stop_s > begin)
+        broken = goes & ~reached & (stop_s > begin)
         end = np.where(reached, end, np.where(broken, np.minimum(stop_s, deadline), begin))
 
         waited_s = begin - np.minimum(self.now_s, deadline)
@@ -132,7 +134,7 @@ class Timeline:
         self.last_s = np.where(used, np.minimum(end, deadline), self.last_s)
         self._move(end)
         self.alive &= reached | ~wanted
-        return Sent(waited_s + air_s, sent, wanted & ~reached & connected, wanted & ~connected)
+        return Sent(waited_s + air_s, sent, goes & ~reached, wanted & ~connected)
 
     def compute(self, seconds: Floats) -> Floats:
         """Compute for ``seconds [C]``; returns the seconds until the deadline."""

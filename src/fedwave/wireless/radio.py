@@ -14,7 +14,8 @@ from fedwave.wireless.link import slots_per_second
 from fedwave.wireless.phy import goodput
 from fedwave.wireless.sharing.rates import USERS, Rates
 
-_KEPT = ("_plain_up", "_plain_down", "_up_slope", "_down_slope")
+_KEPT = ("_plain_up", "_plain_down", "up_full_sinr_db", "coherence_time_s", "_up_variance", "_down_variance")
+_LOS_POWER_SPREAD = 0.09  # variance of the power gain of TDL-D, K = 13.3 dB: (2 K + 1) / (K + 1)^2
 
 
 @dataclass(frozen=True)
@@ -148,17 +149,37 @@ class Radio:
             self.coupling_db, blocks=blocks, subcarrier_khz=self.carrier.subcarrier_khz, budget=self.budget
         )
 
-    def slope(self, direction: str) -> Floats:
-        """``d ln rate / d ln SINR`` with the whole carrier, over 1 dB, ``[C]``; 0 without a link."""
-        return self._up_slope if direction == "up" else self._down_slope
+    @cached_property
+    def up_full_sinr_db(self) -> Floats:
+        """Mean uplink SINR with the whole carrier, ``[C]``."""
+        return self.up_sinr_db(np.array([float(self.carrier.prbs)]))[:, 0]
 
     @cached_property
-    def _up_slope(self) -> Floats:
-        return _rise(self.up_full_bps, self.full_bps("up", 1.0))
+    def coherence_time_s(self) -> Floats:
+        """How long a channel holds, ``[C]``."""
+        return goodput.coherence_time_s(self.speed_m_s, self.carrier.carrier_ghz * 1e9)
+
+    def variance(self, direction: str) -> Floats:
+        """Relative variance of the whole carrier's rate from one state of the channel to another, ``[C]``.
+
+        That of the power gain of one path, which the band averages, times the square of ``d ln rate / d ln SINR``,
+        taken over 1 dB.
+        """
+        return self._up_variance if direction == "up" else self._down_variance
 
     @cached_property
-    def _down_slope(self) -> Floats:
-        return _rise(self.down_full_bps, self.full_bps("down", 1.0))
+    def _up_variance(self) -> Floats:
+        return self._variance(self.up_full_bps, self.full_bps("up", 1.0))
+
+    @cached_property
+    def _down_variance(self) -> Floats:
+        return self._variance(self.down_full_bps, self.full_bps("down", 1.0))
+
+    def _variance(self, rate_bps: Floats, rate_1_db_up_bps: Floats) -> Floats:
+        spread = np.where(self.los, _LOS_POWER_SPREAD, 1.0) / (1.0 + self.carrier.bandwidth_hz * self.delay_spread_s)
+        linear = rate_bps * (10.0**0.1 - 1.0)
+        slope = np.divide(rate_1_db_up_bps - rate_bps, linear, out=np.zeros(len(rate_bps)), where=rate_bps > 0.0)
+        return np.minimum(slope, 1.0) ** 2 * spread
 
     def take(self, index: Ints) -> Radio:
         """Some of the clients, with what is known of their rates."""
@@ -211,8 +232,3 @@ class Radio:
         return goodput.csi_correlation(
             self.speed_m_s, self.carrier.carrier_ghz * 1e9, self.budget.csi_delay_s, self.los
         )
-
-
-def _rise(rate_bps: Floats, rate_1_db_up_bps: Floats) -> Floats:
-    linear = rate_bps * (10.0**0.1 - 1.0)
-    return np.divide(rate_1_db_up_bps - rate_bps, linear, out=np.zeros(len(rate_bps)), where=rate_bps > 0.0)

@@ -104,6 +104,11 @@ class Scheduler(ABC):
         return np.zeros(len(bits))
 
     @property
+    def chooses(self) -> bool:
+        """Whether :meth:`admit` or :meth:`remember` is more than the default."""
+        return type(self).admit is not Scheduler.admit or type(self).remember is not Scheduler.remember
+
+    @property
     def lowers_power(self) -> bool:
         """Whether :meth:`backoff_db` is more than the default."""
         return type(self).backoff_db is not Scheduler.backoff_db

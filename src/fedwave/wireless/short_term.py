@@ -6,10 +6,7 @@ import numpy as np
 
 from fedwave.core.keys import Key
 from fedwave.core.types import Floats, Ints
-from fedwave.wireless.phy import goodput
 from fedwave.wireless.radio import Radio
-
-_LOS_POWER_SPREAD = 0.09  # variance of the power gain of TDL-D, K = 13.3 dB: (2 K + 1) / (K + 1)^2
 
 
 def short_term_factor(radio: Radio, bits: Floats, direction: str, ids: Ints, key: Key) -> Floats:
@@ -28,9 +25,7 @@ def short_term_factor(radio: Radio, bits: Floats, direction: str, ids: Ints, key
     full = radio.up_full_bps if direction == "up" else radio.down_full_bps
     linked = (full > 0.0) & (bits > 0.0)
     seconds = np.divide(bits, full, out=np.zeros(len(bits)), where=linked)
-    states = 1.0 + seconds / goodput.coherence_time_s(radio.speed_m_s, radio.carrier.carrier_ghz * 1e9)
-    slope = np.where(linked, radio.slope(direction), 0.0)
-    spread = np.where(radio.los, _LOS_POWER_SPREAD, 1.0) / (1.0 + radio.carrier.bandwidth_hz * radio.delay_spread_s)
-    sigma2 = np.log1p(np.minimum(slope, 1.0) ** 2 * spread / states)
+    states = 1.0 + seconds / radio.coherence_time_s
+    sigma2 = np.log1p(np.where(linked, radio.variance(direction), 0.0) / states)
     normal = key.normal(ids)[:, 0]
     return np.exp(np.sqrt(sigma2) * normal - 0.5 * sigma2)

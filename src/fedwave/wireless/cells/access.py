@@ -102,9 +102,11 @@ class RandomAccess:
 
         def access(now_s: Floats, asks: Bools) -> tuple[Floats, Bools]:
             seconds, connected = np.zeros(len(ids)), np.zeros(len(ids), dtype=bool)
-            place = np.flatnonzero(asks)
+            place, call = asks.nonzero()[0], next(calls)
+            if not len(place):
+                return seconds, connected
             own = None if cell is None else cell[place]
-            outcome = self.connect(now_s[place], ids[place], key.fold("access", next(calls)), cell=own)
+            outcome = self.connect(now_s[place], ids[place], key.fold("access", call), cell=own)
             seconds[place], connected[place] = outcome.seconds, outcome.connected
             return seconds, connected
 
@@ -112,7 +114,9 @@ class RandomAccess:
 
     def _barred_s(self, ids: Ints, key: Key) -> Floats:
         """Seconds until a device is let through: barred, it waits (0.7 + 0.6 u) of the barring time, and asks again."""
-        waited, outside = np.zeros(len(ids)), np.full(len(ids), self.barring_factor < 1.0)
+        waited, outside = np.zeros(len(ids)), np.ones(len(ids), dtype=bool)
+        if self.barring_factor >= 1.0:
+            return waited
         for turn in itertools.count():
             who = np.flatnonzero(outside)
             if not len(who):

@@ -64,13 +64,15 @@ class CellRound:
     def delivery(self, *, server_s: float, server_j: float) -> Delivery:
         """What the network makes of the round."""
         cell, cohort = self.cell, self.cohort
-        admitted = cell.scheduler.admit(self.asked, self.key.fold("admit"))
+        admitted = np.ones(len(cohort), dtype=bool)
+        if cell.scheduler.chooses:
+            admitted = cell.scheduler.admit(self.asked, self.key.fold("admit"))
         links = Links(
             down=self.down,
             up=self.up,
             connection=cell.connection,
             energy=cell.energy,
-            sinr_db=self.radio.up_sinr_db(np.array([float(cell.prbs)]))[:, 0],
+            sinr_db=self.radio.up_full_sinr_db,
             lost=np.zeros(len(cohort), dtype=bool),
             idle_s=self.world.radio_idle_s(cohort.ids),
             admitted=admitted,
@@ -118,7 +120,7 @@ class CellRound:
         seconds = np.divide(up_bits, up_bps, out=np.full(len(cohort), np.inf), where=up_bps > 0.0)
         power_dbm = self.radio.up_power_dbm(np.full(len(cohort), float(cell.prbs)))
         watts = cell.energy.send_w(power_dbm, cell.budget.tdd_uplink_share)
-        sinr_db = self.radio.up_sinr_db(np.array([float(cell.prbs)]))[:, 0] - cell.budget.implementation_loss_db
+        sinr_db = self.radio.up_full_sinr_db - cell.budget.implementation_loss_db
         return Asked(
             ids=cohort.ids,
             cell=self.seen.serving,
@@ -138,6 +140,8 @@ class CellRound:
         )
 
     def _memory(self, admitted: Bools, done: Delivery) -> dict[str, Floats]:
+        if not self.cell.scheduler.chooses:
+            return {}
         kept = self.cell.scheduler.remember(self.asked, admitted, done.heard, done.radio_j + done.compute_j)
         return {f"scheduler.{name}": value for name, value in kept.items()}
 

@@ -237,7 +237,9 @@ def check_coverage(coverage: Coverage) -> None:
 
 def seconds_of(bits: Floats, rate_bps: Floats) -> Floats:
     """``bits / rate`` elementwise; infinite where bits meet no rate, 0 where there are none."""
-    bits, rate = np.broadcast_arrays(np.asarray(bits, dtype=float), np.asarray(rate_bps, dtype=float))
+    bits, rate = np.asarray(bits, dtype=float), np.asarray(rate_bps, dtype=float)
+    if bits.shape != rate.shape:
+        bits, rate = np.broadcast_arrays(bits, rate)
     nothing = np.where(bits > 0.0, np.inf, 0.0)
     return np.divide(bits, rate, out=nothing, where=rate > 0.0)
 
