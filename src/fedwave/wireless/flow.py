@@ -286,4 +286,5 @@ class _Course:
         self.status[before & ~self.line.alive] = STATUS[status]
 
     def _book(self, part: str, who: Bools, seconds: Floats) -> None:
-        self.seconds[part] = np.where(who, np.nan_to_num(self.seconds[part]) + seconds, self.seconds[part])
+        before = self.seconds[part]
+        self.seconds[part] = np.where(who, np.where(np.isnan(before), 0.0, before) + seconds, before)

@@ -20,10 +20,10 @@ def min_max_blocks(ready_s: Floats, bits: Floats, rates: Rates) -> tuple[Floats,
     rate does not grow with the grant the smallest ``T`` leaves some blocks free). One after the other on the whole band
     is always possible in the same time together, because the rate per block falls with the grant.
     """
-    available, full, first = rates.blocks, rates.full_bps, float(np.min(ready_s))
+    available, full, first = rates.blocks, rates.full_bps, float(ready_s.min())
     fastest = bits / full
-    low = float(np.max(ready_s + fastest))
-    high = float(np.max(ready_s) + fastest.sum())
+    low = float((ready_s + fastest).max())
+    high = float(ready_s.max() + fastest.sum())
     end = low + 1e-12 * (low - first)
     least_s = fastest + _INSTANT_S  # a difference of clocks may round to nothing
     for _ in range(_STEPS):
