@@ -33,10 +33,42 @@ class ClientLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``y_k = x_k W_k^T + b_k``."""
         x = self.stack.spread(x, "a linear layer")
-        rows = x.reshape(self.stack.k, -1, self.in_features)
-        weight = self.weight.transpose(1, 2)
-        y = torch.bmm(rows, weight) if self.bias is None else torch.baddbmm(self.bias[:, None], rows, weight)
+        weight, bias = self.weight, self.bias
+        if torch.is_autocast_enabled(x.device.type):  # which would not reach the backward pass of a function
+            kind = torch.get_autocast_dtype(x.device.type)
+            x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
+        y = _Affine.apply(x.reshape(self.stack.k, -1, self.in_features), weight, bias)
         return y.view(*x.shape[:-1], self.out_features)
+
+
+class _Affine(torch.autograd.Function):
+    """``x W^T + b`` of each client, with a weight gradient that lies as the weight does.
+
+    Autograd's own comes out transposed, and the optimiser would copy it at every step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        y = _product(x, weight.transpose(1, 2))
+        return y if bias is None else y.add_(bias[:, None])
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad
+        return (
+            _product(grad[0], weight) if to_x else None,
+            _product(grad[0].transpose(1, 2), x) if to_weight else None,
+            grad[0].sum(1) if to_bias else None,
+        )
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """``a_k b_k``, contiguous. A CPU's library is slow at narrow results, so those are made lying on their side."""
+    if a.device.type == "cpu" and 4 * b.shape[2] <= a.shape[1]:
+        return torch.bmm(b.transpose(1, 2), a.transpose(1, 2)).transpose(1, 2).contiguous()
+    return torch.bmm(a, b)
 
 
 class ClientEmbedding(nn.Module):
