@@ -55,13 +55,9 @@ class SlotClients:
         self.scratch: dict[str, Any] = {}
         self.seated = self.active = 0
         self._table = Table(stack.slots, learner.device)
-        self._table.groups |= {
-            "params": stack.full,
-            "clients": {
-                "loss": torch.zeros(stack.slots, dtype=torch.float64, device=learner.device),
-                "known": torch.zeros(stack.slots, dtype=torch.bool, device=learner.device),
-            },
-        }
+        self._table.hold("params", stack.full)
+        loss = torch.zeros(stack.slots, dtype=torch.float64, device=learner.device)
+        self._table.hold("clients", {"loss": loss, "known": torch.zeros_like(loss, dtype=torch.bool)})
         self._numbers = {
             name: np.zeros(stack.slots, dtype=np.int64)
             for name in ("position", "id", "rank", "steps", "made", "updates")
@@ -129,7 +125,7 @@ class SlotClients:
     def open(self, first: int, last: int) -> None:
         """Hooks see the slots ``[first, last)`` from here on."""
         self._keep_scratch()
-        self._table.first, self._table.k = first, last - first
+        self._table.look(first, last)
         self.scratch = dict(self._table.get("scratch"))
         self.stack.params = {
             name: value[first:last].detach().requires_grad_(name in self.stack.trains)
@@ -145,7 +141,7 @@ class SlotClients:
 
     def step(self, method: Method) -> None:
         """One local step of all clients in training."""
-        if (self._table.first, self.k) != (0, self.active):
+        if self._table.window != slice(0, self.active):
             self.open(0, self.active)
         here = np.arange(self.k)
         rows = self._plan[here, self._numbers["made"][: self.k]]
@@ -263,7 +259,8 @@ class SlotClients:
             grads = tree.scale_rows(grads, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         if not any(group.startswith("optimizer/") for group in self._table.groups):
             empty = self.optimizer.init(tree.select(self.stack.full, grads))
-            self._table.groups |= {f"optimizer/{slot}": leaves for slot, leaves in empty.items()}
+            for slot, leaves in empty.items():
+                self._table.hold(f"optimizer/{slot}", leaves)
         state = {slot: self._table.get(f"optimizer/{slot}") for slot in self.optimizer.slots}
         self._number("updates")[:] += 1
         with torch.no_grad():

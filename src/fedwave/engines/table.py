@@ -16,25 +16,38 @@ class Table:
 
     def __init__(self, slots: int, device: torch.device) -> None:
         self.slots, self.device = slots, device
-        self.first = self.k = 0
+        self.window = slice(0, 0)  # the slots in view
+        self.k = 0
         self.groups: dict[str, tree.Tree] = {}
+        self._views: dict[str, tree.Tree] = {}  # of the window, as long as it stands: a step asks for them many times
 
-    @property
-    def window(self) -> slice:
-        """The slots in view."""
-        return slice(self.first, self.first + self.k)
+    def look(self, first: int, last: int) -> None:
+        """Let the window be the slots ``[first, last)``."""
+        self.window, self.k = slice(first, last), last - first
+        self._views.clear()
+
+    def hold(self, group: str, leaves: tree.Tree) -> None:
+        """Make the tensors ``leaves [slots, ...]`` a group."""
+        self.groups[group] = leaves
+        self._views.pop(group, None)
 
     def get(self, group: str) -> tree.Tree:
         """Views of the window; empty where nothing was put."""
-        return {name: value[self.window] for name, value in self.groups.get(group, {}).items()}
+        if group not in self._views:
+            self._views[group] = {name: value[self.window] for name, value in self.groups.get(group, {}).items()}
+        return self._views[group]
 
     def put(self, group: str, leaves: Mapping[str, Tensor]) -> None:
         """Copy ``leaves [K, ...]`` into the window."""
         table = self.groups.setdefault(group, {})
+        make = torch.empty if self.k == self.slots else torch.zeros
         for name, value in leaves.items():
             if name not in table:
-                table[name] = torch.zeros((self.slots, *value.shape[1:]), dtype=value.dtype, device=self.device)
-            table[name][self.window].copy_(value)
+                table[name] = make((self.slots, *value.shape[1:]), dtype=value.dtype, device=self.device)
+                self._views.pop(group, None)
+        for name, view in self.get(group).items():
+            if name in leaves:
+                view.copy_(leaves[name])
 
     def move(self, to: Ints, source: Ints) -> None:
         """Rows of the slots ``source`` to the slots ``to``, all at once."""
