@@ -83,6 +83,9 @@ def cut_passes(rows: Ints, lengths: Ints, costs: Costs) -> list[Pass]:
     ----------
     rows, lengths : ``[K, b]`` row numbers (-1: none) and their tokens.
     """
+    one = _whole(rows, lengths, costs)
+    if one is not None:
+        return [one]
     flat = np.flatnonzero(rows.reshape(-1) >= 0)
     tokens = lengths.reshape(-1)[flat]
     order = np.argsort(tokens, kind="stable")
@@ -90,6 +93,14 @@ def cut_passes(rows: Ints, lengths: Ints, costs: Costs) -> list[Pass]:
     edges = _cut(tokens, costs)
     groups = [(flat[a:b], int(tokens[b - 1])) for a, b in pairwise(edges)]
     return [one for group, longest in groups for one in _lanes(group, longest, rows.shape, costs)]
+
+
+def _whole(rows: Ints, lengths: Ints, costs: Costs) -> Pass | None:
+    """What the search below would find for full rows of one length that fit one pass; most steps are of that kind."""
+    tokens = int(lengths[0, 0]) if lengths.size else 1
+    if not rows.size or rows.size * tokens > costs.budget or (rows < 0).any() or (lengths != tokens).any():
+        return None
+    return Pass(np.arange(rows.size).reshape(rows.shape), None)
 
 
 def _cut(tokens: Ints, costs: Costs) -> list[int]:

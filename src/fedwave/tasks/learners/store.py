@@ -39,9 +39,10 @@ class Vectors:
 
     def gather(self, rows: Ints, device: torch.device) -> dict[str, Tensor]:
         """``x [n, ...]``."""
-        index = torch.as_tensor(np.asarray(rows))
-        values = self._values[index.clamp(min=0)]
-        values[index < 0] = 0.0
+        rows = np.asarray(rows)
+        values = self._values.index_select(0, torch.as_tensor(rows.clip(min=0)))
+        if (rows < 0).any():
+            values[torch.as_tensor(rows < 0)] = 0.0
         return {"x": values.to(device)}
 
     def lengths(self, rows: Ints) -> Ints:
