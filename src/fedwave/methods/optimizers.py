@@ -1,7 +1,8 @@
 """Optimisers as configuration: ``sgd``, ``adamw`` (either side) and the adaptive server rules ``adam``, ``yogi``.
 
 Each is a pure update on flat trees, leafwise, and works alike on one model ``[...]`` and on clients ``[K, ...]``.
-Torch's fused kernels do the work, but for clients that have made different numbers of AdamW's steps.
+Torch's fused kernels do the work, but for clients that have made different numbers of AdamW's steps. They are called
+below ``torch.optim``, whose preparations cost more than the step of a small model.
 """
 
 from __future__ import annotations
@@ -83,19 +84,19 @@ class Sgd(Optimizer):
 
     def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int | Ints) -> None:
         """``v <- m v + g; w <- w - lr v`` (Nesterov: ``w <- w - lr (g + m v)``)."""
-        from torch.optim.sgd import sgd
+        import torch
 
-        sgd(
+        torch._fused_sgd_(
             list(params.values()),
             _contiguous(params, grads),
-            [state["momentum"][name] if self.momentum else None for name in params],
-            fused=True,
+            [state["momentum"][name] for name in params] if self.momentum else [],
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             lr=self.lr,
             dampening=0.0,
             nesterov=self.nesterov,
             maximize=False,
+            is_first_step=False,
         )
 
 
@@ -136,21 +137,19 @@ class AdamW(_Adaptive):
 
     def update(self, params: Tree, grads: Tree, state: dict[str, Tree], step: int | Ints) -> None:
         """Decoupled decay, bias-corrected moments, ``eps`` outside the root."""
-        steps = np.unique(step)
-        if len(steps) > 1:
+        first = int(np.min(step))
+        if np.max(step) != first:
             return self._apart(params, grads, state, np.asarray(step))
         import torch
-        from torch.optim.adamw import adamw
 
-        before = [torch.tensor(float(steps[0] - 1), device=value.device) for value in params.values()]
-        adamw(
+        made = next(iter(params.values())).new_tensor(float(first))
+        torch._fused_adamw_(
             list(params.values()),
             _contiguous(params, grads),
             [state["exp_avg"][name] for name in params],
             [state["exp_avg_sq"][name] for name in params],
             [],
-            before,
-            fused=True,
+            [made] * len(params),
             amsgrad=False,
             beta1=self.beta1,
             beta2=self.beta2,
