@@ -19,6 +19,7 @@ from fedwave.core.types import Bools, Cohort, Delivery, Ints, Message, Replies, 
 from fedwave.engines.choice import Choice, choose
 from fedwave.engines.encoding import METHOD, encode, memory_leaves, pack
 from fedwave.engines.fold import Fold, finite
+from fedwave.engines.heap import keep_freed
 from fedwave.methods.method import Method
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class CohortEngine:
         if self.threads:
             torch.set_num_threads(self.threads)
         learner = self._prepared(learner)
+        keep_freed()
         choice = choose(
             learner.spec,
             tokens=learner.lengths(learner.order),
