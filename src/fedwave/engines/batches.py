@@ -96,11 +96,17 @@ def cut_passes(rows: Ints, lengths: Ints, costs: Costs) -> list[Pass]:
 
 
 def _whole(rows: Ints, lengths: Ints, costs: Costs) -> Pass | None:
-    """What the search below would find for full rows of one length that fit one pass; most steps are of that kind."""
-    tokens = int(lengths[0, 0]) if lengths.size else 1
-    if not rows.size or rows.size * tokens > costs.budget or (rows < 0).any() or (lengths != tokens).any():
+    """What the search below finds where everybody has rows of one length that fit one pass; most steps are of that kind."""
+    real = rows >= 0
+    count = real.sum(axis=1)
+    if not count.all():
         return None
-    return Pass(np.arange(rows.size).reshape(rows.shape), None)
+    wide, tokens = int(count.max(initial=0)), int(lengths[0].max(initial=1))
+    padded, needed = len(rows) * wide * tokens, count.sum() * (tokens + costs.lane)
+    real, place = real[:, :wide], np.arange(rows.size).reshape(rows.shape)[:, :wide]
+    if padded > min(needed, costs.budget) or real.sum() < count.sum() or (lengths[:, :wide][real] != tokens).any():
+        return None
+    return Pass(place if real.all() else np.where(real, place, -1), None)
 
 
 def _cut(tokens: Ints, costs: Costs) -> list[int]:
