@@ -63,8 +63,12 @@ class Stack:
         """Let the model compute with ``params [k, ...]``; ``self.params`` stay what they are."""
         self.k = k
         for holder, leaves in self._holders:
-            for name, leaf in leaves.items():
-                setattr(holder, name, params[leaf] if self.slots > 1 else params[leaf][0])
+            values = {name: params[leaf] if self.slots > 1 else params[leaf][0] for name, leaf in leaves.items()}
+            if type(holder).__setattr__ is nn.Module.__setattr__:
+                vars(holder).update(values)  # what it comes to, without its search for parameters of that name
+            else:
+                for name, value in values.items():
+                    setattr(holder, name, value)
 
     def spread(self, x: Tensor, layer: str) -> Tensor:
         """``x`` with the rows of all clients first: ``[1, ...]`` is shared by all rows. Raises :class:`Refused`."""
