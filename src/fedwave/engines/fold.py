@@ -123,7 +123,7 @@ class Fold:
         import torch
 
         if self.blocks == 1:
-            return torch.tensordot(factor[:, 0], flat, dims=1)
+            return flat.t() @ factor[:, 0]
         term = flat.new_zeros(flat.shape[1])
         for own, row in zip(factor.numpy(), flat, strict=True):
             term.addcmul_(row, torch.as_tensor(along(own, start, len(row))))
@@ -132,9 +132,11 @@ class Fold:
 
 def finite(loss: Tensor, parts: dict[str, tree.Tree]) -> Bools:
     """Whose loss and values are all finite, ``[K]``."""
-    ok = loss.cpu().isfinite()
+    import torch
+
+    bounds = [loss.cpu().float()]
     for leaves in parts.values():
         for value in leaves.values():
             rows = value.reshape(len(value), -1)
-            ok = ok & rows.amax(1).isfinite() & rows.amin(1).isfinite()  # both hand on what is not a number
-    return ok.numpy()
+            bounds += [rows.amax(1), rows.amin(1)]  # both hand on what is not a number
+    return torch.stack(bounds).isfinite().all(0).numpy()
