@@ -157,8 +157,9 @@ class Session:
     ) -> Iterator[SlotClients]:
         """Local training; yields whenever the window holds clients that are done, until all at ``positions`` were.
 
-        The longest start first, and their successors take over their slots, a quarter of them at a time. A method with
-        a step of its own may count on all clients being at the same step: there a group ends before the next begins.
+        The longest start first, and their successors take over their slots, a quarter of them at a time (all at once
+        where nobody waits). A method with a step of its own may count on all clients being at the same step: there a
+        group ends before the next begins.
         """
         from fedwave.engines.slots import train
 
@@ -173,7 +174,7 @@ class Session:
             if len(come):
                 self._seat(clients, message, store, cohort, come, key)
                 self.method.begin(clients)
-            train(self.method, clients, quota)
+            train(self.method, clients, quota if len(queue) else self.stack.slots)
             self.choice = self.choice._replace(costs=clients.costs)  # smaller passes, where memory did not suffice
             clients.open(clients.active, clients.seated)
             yield clients
