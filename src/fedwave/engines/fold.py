@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+PIECE = 2**16  # values
+
+
 class Fold:
     """Running weighted sums in float64 and gathered rows of one round's replies.
 
@@ -50,8 +53,8 @@ class Fold:
     def add(self, positions: Ints, cohort: Cohort, coefficient: Floats, parts: Any, loss: Tensor) -> None:
         """Take in one group, ``coefficient [K, B]``; rows with coefficient 0 leave no trace, whatever is in them.
 
-        A group is added in cohort order. Which clients make a group depends on how they were packed; in float64 that
-        moves a sum by less than a float32 can tell.
+        Which clients make a group, and in which order, depends on how they were packed; in float64 that moves a sum by
+        less than a float32 can tell.
         """
         import torch
 
@@ -61,22 +64,22 @@ class Fold:
         counts = counts[np.argsort(positions[counts], kind="stable")]
         self.weights[positions[counts]] = weight[counts]
         self.order += [int(p) for p in positions[counts]]
-        picked, factor = torch.as_tensor(counts), torch.as_tensor(weight[counts])
-        everyone = np.array_equal(counts, np.arange(len(positions)))
+        picked, everyone = torch.as_tensor(counts), len(counts) == len(positions)
+        factor = torch.as_tensor(weight if everyone else weight[counts])
         squares, values = np.zeros(len(counts)), 0
         for name, leaves in parts.items():
             if name in self.rows:
                 self.rows[name].append({leaf: x[picked].clone() for leaf, x in leaves.items()})
                 continue
             for leaf, x in leaves.items():
-                flat = (x if everyone else x[picked]).double().flatten(1)
-                term = self._weighed(flat, factor, self._start[name, leaf])
-                self.sums[name][leaf] = self.sums[name].get(leaf, 0.0) + term.view(x.shape[1:])
+                flat = (x if everyone else x[picked]).flatten(1)
+                term = self._weighed(flat, factor, self._start[name, leaf]).view(x.shape[1:])
+                self.sums[name][leaf] = self.sums[name][leaf] + term if leaf in self.sums[name] else term
                 if self.noise is not None:
-                    squares += flat.square().sum(1).numpy()
+                    squares += flat.double().square().sum(1).numpy()
                     values += flat.shape[1]
         if values:
-            rms = cohort.weight[positions[counts]] * np.sqrt(squares / values)
+            rms = cohort.weight[positions if everyone else positions[counts]] * np.sqrt(squares / values)
             self.normaliser = max(self.normaliser, float(rms.max(initial=0.0)))
 
     def close(self, cohort: Cohort, key: Key | None = None) -> Replies:
@@ -119,14 +122,20 @@ class Fold:
         return mean
 
     def _weighed(self, flat: Tensor, factor: Tensor, start: int) -> Tensor:
-        """``sum_k factor[k, block of j] flat[k, j]``; one client at a time where blocks differ, which needs no copy."""
+        """``sum_k factor[k, block of j] flat[k, j]``, in pieces whose float64 copies a processor's cache holds.
+
+        Where blocks differ it is one client at a time.
+        """
         import torch
 
+        term = flat.new_zeros(flat.shape[1], dtype=torch.float64)
         if self.blocks == 1:
-            return flat.t() @ factor[:, 0]
-        term = flat.new_zeros(flat.shape[1])
+            width = max(1, PIECE // max(1, len(flat)))
+            for piece, out in zip(flat.split(width, dim=1), term.split(width), strict=True):
+                torch.mv(piece.double().t(), factor[:, 0], out=out)
+            return term
         for own, row in zip(factor.numpy(), flat, strict=True):
-            term.addcmul_(row, torch.as_tensor(along(own, start, len(row))))
+            term.addcmul_(row.double(), torch.as_tensor(along(own, start, len(row))))
         return term
 
 
@@ -134,9 +143,9 @@ def finite(loss: Tensor, parts: dict[str, tree.Tree]) -> Bools:
     """Whose loss and values are all finite, ``[K]``."""
     import torch
 
-    bounds = [loss.cpu().float()]
-    for leaves in parts.values():
-        for value in leaves.values():
-            rows = value.reshape(len(value), -1)
-            bounds += [rows.amax(1), rows.amin(1)]  # both hand on what is not a number
-    return torch.stack(bounds).isfinite().all(0).numpy()
+    values = [loss.cpu().float(), *(value for leaves in parts.values() for value in leaves.values())]
+    if torch.stack([value.sum(dtype=torch.float32) for value in values]).isfinite().all():
+        return np.ones(len(loss), dtype=bool)  # a sum hands on what is not finite
+    rows = [value.reshape(len(value), -1) for value in values]
+    bounds = [bound for value in rows for bound in (value.amax(1), value.amin(1))]  # both hand on what is not a number
+    return torch.stack([bound.float() for bound in bounds]).isfinite().all(0).numpy()
