@@ -18,6 +18,7 @@ from fedwave.tasks.task import Division
 Base = list[dict[str, tuple[Tensor, Tensor]]]
 Exporter = Callable[[Path, dict[str, Tensor], Base], None]
 FEW = 16  # classes
+NONE = -100  # the class of a padding row
 
 
 class ClassLearner(Learner):
@@ -44,7 +45,8 @@ class ClassLearner(Learner):
         self.leaf_paths, self.base_paths, self.initial = leaf_paths, base_paths or {}, initial
         self.order, self.offsets, self.public_rows = division.order, division.offsets, division.public
         self.eval_rows = eval_rows
-        self._store, self._labels, self._exporter = store, np.append(labels, 0), exporter  # row -1 reads the appended 0
+        self._store, self._exporter = store, exporter
+        self._labels = np.append(labels, NONE).astype(np.int64)  # row -1 reads the last
 
     def lengths(self, rows: Ints) -> Ints:
         """See :meth:`Learner.lengths`."""
@@ -55,7 +57,7 @@ class ClassLearner(Learner):
         rows, device = np.asarray(rows), self.device
         return {
             **self._store.gather(rows, device),
-            "label": torch.as_tensor(self._labels[rows], dtype=torch.int64, device=device),
+            "label": torch.as_tensor(self._labels[rows], device=device),
             "weight": torch.as_tensor(rows >= 0, dtype=torch.float32, device=device),
         }
 
@@ -89,5 +91,5 @@ class ClassLearner(Learner):
     def _losses(logits: Tensor, batch: Batch) -> Tensor:
         if logits.device.type == "cpu" and logits.shape[1] <= FEW:  # where a softmax along the rows is not vectorised
             scores = F.log_softmax(logits.t().contiguous(), 0).t()
-            return F.nll_loss(scores, batch["label"], reduction="none") * batch["weight"]
-        return F.cross_entropy(logits, batch["label"], reduction="none") * batch["weight"]
+            return F.nll_loss(scores, batch["label"], reduction="none", ignore_index=NONE)
+        return F.cross_entropy(logits, batch["label"], reduction="none", ignore_index=NONE)
