@@ -165,7 +165,8 @@ class Session:
 
         self.apply_base(message.base)
         self.stack.train_only(set(self.method.travelling(self.spec)) if self.method.trains_by_gradient else set())
-        clients = self._clients(message, self.method.local_optimizer, key, cohort.round)
+        seats = min(self.stack.slots, len(positions))
+        clients = self._clients(message, self.method.local_optimizer, key, cohort.round, seats)
         queue = positions[np.argsort(-cohort.steps[positions], kind="stable")]
         together = type(self.method).step is not Method.step
         quota = self.stack.slots if together else -(-self.stack.slots // 4)
@@ -223,7 +224,7 @@ class Session:
         parts, kept = self.method.reply(clients)
         return {name: tree.map(_home, leaves) for name, leaves in parts.items()}, tree.map(_home, kept)
 
-    def _clients(self, message: Message, optimizer: Any, key: Key, round: int) -> SlotClients:
+    def _clients(self, message: Message, optimizer: Any, key: Key, round: int, seats: int) -> SlotClients:
         from fedwave.engines.slots import SlotClients
 
         return SlotClients(
@@ -233,6 +234,7 @@ class Session:
             optimizer=optimizer,
             key=key,
             costs=self.choice.costs,
+            seats=seats,
             round=round,
             clip_norm=self.method.clip_norm,
         )
@@ -300,7 +302,7 @@ class Session:
     def _single(self, params: Mapping[str, Any], optimizer: Any = None) -> SlotClients:
         """One client in slot 0 that holds ``params`` at full rank."""
         alone = _server_alone(self.spec.max_rank)
-        clients = self._clients(Message(shared={}), optimizer, Key(0), 0)
+        clients = self._clients(Message(shared={}), optimizer, Key(0), 0, 1)
         clients.clip_norm = None
         clients.seat(np.zeros(1, dtype=np.int64), alone, np.zeros((0, 1, 0), dtype=np.int64))
         clients.load(params)

@@ -29,7 +29,8 @@ class SlotClients:
 
     Seats are filled from slot 0 on: clients in training come first, then those that are done and wait to be folded.
     Hooks see a window ``[first, first + K)`` of the slots: those that have just come, those in training, or those done.
-    All that belongs to a client (leaves, optimiser state, memory, ...) is a row of a table and moves with it.
+    All that belongs to a client (leaves, optimiser state, memory, ...) is a row of a table and moves with it. The table
+    has as many rows as there are ``seats``, clients at the same time.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class SlotClients:
         optimizer: Optimizer,
         key: Key,
         costs: Costs,
+        seats: int,
         round: int = 0,
         clip_norm: float | None = None,
     ) -> None:
@@ -54,15 +56,13 @@ class SlotClients:
         self.round = round
         self.scratch: dict[str, Any] = {}
         self.seated = self.active = 0
-        self._table = Table(stack.slots, learner.device)
-        self._table.hold("params", stack.full)
-        loss = torch.zeros(stack.slots, dtype=torch.float64, device=learner.device)
+        self._table = Table(seats, learner.device)
+        self._table.hold("params", tree.map(lambda x: x[:seats], stack.full))
+        loss = torch.zeros(seats, dtype=torch.float64, device=learner.device)
         self._table.hold("clients", {"loss": loss, "known": torch.zeros_like(loss, dtype=torch.bool)})
-        self._numbers = {
-            name: np.zeros(stack.slots, dtype=np.int64)
-            for name in ("position", "id", "rank", "steps", "made", "updates")
-        }
-        self._plan = np.zeros((stack.slots, 0, 0), dtype=np.int64)
+        names = ("position", "id", "rank", "steps", "made", "updates")
+        self._numbers = {name: np.zeros(seats, dtype=np.int64) for name in names}
+        self._plan = np.zeros((seats, 0, 0), dtype=np.int64)
 
     # ---- seats -----------------------------------------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class SlotClients:
             norm = tree.dot(grads, grads).sqrt()
             grads = tree.scale_rows(grads, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         if not any(group.startswith("optimizer/") for group in self._table.groups):
-            empty = self.optimizer.init(tree.select(self.stack.full, grads))
+            empty = self.optimizer.init(tree.select(self._table.groups["params"], grads))
             for slot, leaves in empty.items():
                 self._table.hold(f"optimizer/{slot}", leaves)
         state = {slot: self._table.get(f"optimizer/{slot}") for slot in self.optimizer.slots}
