@@ -222,8 +222,9 @@ class SlotClients:
         """Set the leaves, zero beyond each client's rank, and keep a copy as ``sent``."""
         wanted = tree.select(params, self.spec.trainable)
         leaves = wanted if stacked else tree.expand(wanted, self.k)
-        self._table.put("sent", within_ranks(leaves, self.spec.trainable, self.ranks))
-        self._table.put("params", self.sent)
+        within = within_ranks(leaves, self.spec.trainable, self.ranks)
+        self._table.put("sent", within, once=True)
+        self._table.put("params", within)
 
     def resume_own(self) -> None:
         """Load each client's own model from its memory, the initial one where it has none yet."""

@@ -37,20 +37,31 @@ class Table:
             self._views[group] = {name: value[self.window] for name, value in self.groups.get(group, {}).items()}
         return self._views[group]
 
-    def put(self, group: str, leaves: Mapping[str, Tensor]) -> None:
-        """Copy ``leaves [K, ...]`` into the window."""
+    def put(self, group: str, leaves: Mapping[str, Tensor], *, once: bool = False) -> None:
+        """Copy ``leaves [K, ...]`` into the window; with ``once``, one row stands for all as long as they are equal."""
         table = self.groups.setdefault(group, {})
-        make = torch.empty if self.k == self.slots else torch.zeros
         for name, value in leaves.items():
-            if name not in table:
+            kept, equal = table.get(name), once and _is_one(value)
+            if kept is None and equal:
+                table[name] = value[:1].clone().expand(self.slots, *value.shape[1:])
+            elif kept is None:
+                make = torch.empty if self.k == self.slots else torch.zeros
                 table[name] = make((self.slots, *value.shape[1:]), dtype=value.dtype, device=self.device)
+            elif _is_one(kept) and not (equal and torch.equal(kept[0], value[0])):
+                table[name] = kept.clone(memory_format=torch.contiguous_format)
+            if table[name] is not kept:
                 self._views.pop(group, None)
-        for name, view in self.get(group).items():
-            if name in leaves:
-                view.copy_(leaves[name])
+            if not _is_one(table[name]):
+                self.get(group)[name].copy_(value)
 
     def move(self, to: Ints, source: Ints) -> None:
         """Rows of the slots ``source`` to the slots ``to``, all at once."""
         for leaves in self.groups.values():
             for value in leaves.values():
-                value[to] = value[source]
+                if not _is_one(value):
+                    value[to] = value[source]
+
+
+def _is_one(value: Tensor) -> bool:
+    """Whether all rows are the same place in memory."""
+    return len(value) > 1 and value.stride(0) == 0
