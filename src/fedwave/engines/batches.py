@@ -96,7 +96,7 @@ def cut_passes(rows: Ints, lengths: Ints, costs: Costs) -> list[Pass]:
 
 
 def _whole(rows: Ints, lengths: Ints, costs: Costs) -> Pass | None:
-    """What the search below finds where everybody has rows of one length that fit one pass; most steps are of that kind."""
+    """What the search below finds where everybody has rows of one length that fit one pass, as in most steps."""
     real = rows >= 0
     count = real.sum(axis=1)
     if not count.all():

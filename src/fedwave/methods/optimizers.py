@@ -86,7 +86,7 @@ class Sgd(Optimizer):
         """``v <- m v + g; w <- w - lr v`` (Nesterov: ``w <- w - lr (g + m v)``)."""
         import torch
 
-        torch._fused_sgd_(
+        torch._fused_sgd_(  # type: ignore[reportPrivateImportUsage]
             list(params.values()),
             _contiguous(params, grads),
             [state["momentum"][name] for name in params] if self.momentum else [],
@@ -143,7 +143,7 @@ class AdamW(_Adaptive):
         import torch
 
         made = next(iter(params.values())).new_tensor(float(first))
-        torch._fused_adamw_(
+        torch._fused_adamw_(  # type: ignore[reportPrivateImportUsage]
             list(params.values()),
             _contiguous(params, grads),
             [state["exp_avg"][name] for name in params],
