@@ -1,6 +1,7 @@
 """Settings of the engine as jobs have them: half precision, the prefix cache, adapters in the last layers."""
 
 import json
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,21 @@ def test_both_together(models, tmp_path, monkeypatch):
 def test_unknown_dtype(models):
     with pytest.raises(BadInput, match=r"engine\.dtype"):
         Experiment.parse(job(models, "causal-lm", engine={"dtype": "float16"}))
+
+
+# ---- compiled layers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, as it traces
+def test_compiled_layers_give_the_same(models, monkeypatch):
+    """Traced by torch's compiler but run as it is, because a C++ compiler takes a minute: the same, in few graphs."""
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(compiled, backend="aot_eager"))
+    plain = losses(job(models, "text-classification"))
+    found = losses(job(models, "text-classification", engine={"compile": True}))
+    np.testing.assert_allclose(found, plain, rtol=1e-5)
+    graphs = counters["stats"]["unique_graphs"]
+    assert 0 < graphs <= 8 and not counters["graph_break"]

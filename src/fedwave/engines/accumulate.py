@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -32,17 +33,18 @@ def losses_of(learner: Learner, stack: Stack, rows: Ints, costs: Costs) -> Tenso
     differentiable = torch.is_grad_enabled() and bool(leaves)
     grads = tree.map(torch.zeros_like, leaves) if differentiable else {}
     total, terms = (torch.zeros(len(rows), device=learner.device) for _ in range(2))
-    for one, lent in _lent(stack, passes):
-        loss, weight = learner.row_losses(learner.batch(_take(rows, one.place)))
-        slots = torch.as_tensor(np.arange(len(rows)) if one.slots is None else one.slots, device=loss.device)
-        for sums, values in ((total, loss), (terms, weight)):
-            sums.index_add_(0, slots, values.detach().float().view(len(slots), -1).sum(1))
-        if differentiable:
-            wanted = {name: lent[name] for name in grads}
-            found = torch.autograd.grad(loss.sum(), list(wanted.values()), allow_unused=True)
-            for name, grad in zip(wanted, found, strict=True):
-                if grad is not None:
-                    grads[name].index_add_(0, slots, grad)
+    with closing(_lent(stack, passes)) as turns:
+        for one, lent in turns:
+            loss, weight = learner.row_losses(learner.batch(_take(rows, one.place)))
+            slots = torch.as_tensor(np.arange(len(rows)) if one.slots is None else one.slots, device=loss.device)
+            for sums, values in ((total, loss), (terms, weight)):
+                sums.index_add_(0, slots, values.detach().float().view(len(slots), -1).sum(1))
+            if differentiable:
+                wanted = {name: lent[name] for name in grads}
+                found = torch.autograd.grad(loss.sum(), list(wanted.values()), allow_unused=True)
+                for name, grad in zip(wanted, found, strict=True):
+                    if grad is not None:
+                        grads[name].index_add_(0, slots, grad)
     terms = terms.clamp(min=1)
     mean = total / terms
     return _Known.apply(mean, tree.scale_rows(grads, 1 / terms), *leaves.values()) if differentiable else mean
@@ -55,11 +57,12 @@ def outputs_of(learner: Learner, stack: Stack, rows: Ints, costs: Costs) -> Tens
         out = learner.predict(learner.batch(rows.reshape(-1)))
         return out.view(*rows.shape, *out.shape[1:])
     found: Tensor | None = None
-    for one, _ in _lent(stack, cut_passes(rows, _lengths(learner, rows), costs)):
-        out = learner.predict(learner.batch(_take(rows, one.place)))
-        found = out.new_zeros((rows.size, *out.shape[1:])) if found is None else found
-        real = np.flatnonzero(one.place.reshape(-1) >= 0)
-        found[torch.as_tensor(one.place.reshape(-1)[real])] = out[torch.as_tensor(real)]
+    with closing(_lent(stack, cut_passes(rows, _lengths(learner, rows), costs))) as turns:
+        for one, _ in turns:
+            out = learner.predict(learner.batch(_take(rows, one.place)))
+            found = out.new_zeros((rows.size, *out.shape[1:])) if found is None else found
+            real = np.flatnonzero(one.place.reshape(-1) >= 0)
+            found[torch.as_tensor(one.place.reshape(-1)[real])] = out[torch.as_tensor(real)]
     assert found is not None
     return found.view(*rows.shape, *found.shape[1:])
 
@@ -77,13 +80,13 @@ class _Known(torch.autograd.Function):
         return None, None, *tree.scale_rows(ctx.grads, factor[0]).values()
 
 
-def _lent(stack: Stack, passes: list[Pass]) -> Iterator[tuple[Pass, tree.Tree]]:
+def _lent(stack: Stack, passes: list[Pass]) -> Generator[tuple[Pass, tree.Tree], None, None]:
     """Each pass with the leaves of its lanes in place; the window's own are put back in the end."""
     try:
         for one in passes:
             lent = stack.params
             if one.slots is not None:
-                index = torch.as_tensor(one.slots)
+                index = torch.as_tensor(one.slots, device=next(iter(lent.values())).device)
                 lent = {n: v.detach()[index].requires_grad_(v.requires_grad) for n, v in lent.items()}
             stack.lend(lent, len(one.place))
             stack.rows = one.place.shape[1]

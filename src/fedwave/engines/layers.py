@@ -22,11 +22,12 @@ def layers_path(model: nn.Module) -> str | None:
 def compile_layers(model: nn.Module) -> None:
     """Have ``torch.compile`` take care of each layer of ``model`` (of all of it where it has no list of layers).
 
-    Layers are alike, so that one is compiled and the others find its code: PyTorch's regional compilation.
+    Layers are alike, so that one is compiled and the others find its code: PyTorch's regional compilation. Sizes are
+    symbols in it, because passes differ in rows, tokens and clients.
     """
     path = layers_path(model)
     for part in [model] if path is None else cast(nn.ModuleList, model.get_submodule(path)):
-        part.compile()
+        part.compile(dynamic=True)
 
 
 def frozen_layers(learner: Learner) -> tuple[str, int]:

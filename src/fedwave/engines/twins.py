@@ -37,7 +37,7 @@ class ClientLinear(nn.Module):
         if torch.is_autocast_enabled(x.device.type):  # which would not reach the backward pass of a function
             kind = torch.get_autocast_dtype(x.device.type)
             x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
-        y = _Affine.apply(x.reshape(self.stack.k, -1, self.in_features), weight, bias)
+        y = _Affine.apply(x.reshape(weight.shape[0], -1, self.in_features), weight, bias)
         return y.view(*x.shape[:-1], self.out_features)
 
 
