@@ -255,9 +255,13 @@ def build_session(
     experiment: Experiment, setting: Setting, progress: Callable[[int, int], None] | None = None
 ) -> Session:
     """Load model and data, and give them to the engine."""
-    learner = experiment.task.build(experiment.seed, public=setting.method.public_samples, progress=progress)
+    task, public = experiment.task, setting.method.public_samples
+    learner = task.build(experiment.seed, public=public, progress=progress)
     _same_samples(np.diff(learner.offsets), setting.population.samples)
-    return experiment.engine.start(setting.method, learner, up=setting.codec.up, batch_size=setting.batch_size)
+    again = task.again(experiment.seed, public=public)
+    return experiment.engine.start(
+        setting.method, learner, up=setting.codec.up, batch_size=setting.batch_size, again=again
+    )
 
 
 def _ready(experiment: Experiment, progress: Callable[[int, int], None] | None = None) -> Setting:

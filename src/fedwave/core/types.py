@@ -290,6 +290,11 @@ class Delivery:
     noise: AirNoise | None = None
     up_symbols: Floats | None = None
 
+    def take(self, index: Any) -> Delivery:
+        """What concerns the given positions of the cohort; figures of the whole round stay what they are."""
+        own = {name: value[index] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **own, remembered={name: value[index] for name, value in self.remembered.items()})
+
     @property
     def heard(self) -> Bools:
         """``[C]``: the update counts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -60,8 +60,19 @@ class CohortEngine:
     prefix_bytes: Bytes = 0
     prefix_dtype: Literal["float32", "bfloat16"] = "float32"
 
-    def start(self, method: Method, learner: Learner, *, up: Chain, batch_size: int) -> Session:
-        """A session with the learner's model resident. The learner's model is rebuilt around stacked leaves."""
+    def start(
+        self,
+        method: Method,
+        learner: Learner,
+        *,
+        up: Chain,
+        batch_size: int,
+        again: Callable[[], Learner] | None = None,
+    ) -> Session:
+        """A session with the learner's model resident. The learner's model is rebuilt around stacked leaves.
+
+        ``again`` makes an equal learner: what an engine sends to processes that train beside this one.
+        """
         import torch
 
         if self.threads:
@@ -137,14 +148,21 @@ class Session:
 
         Clients that are known not to be heard train only where that leaves a trace (client memory, error feedback).
         """
-        runs = delivery.trained if self.memory_leaves else delivery.heard
+        return self.fold(message, store, cohort, delivery, key).close(cohort, key.fold("air"))
+
+    def fold(self, message: Message, store: MemoryStore, cohort: Cohort, delivery: Delivery, key: Key) -> Fold:
+        """:meth:`run` up to sums that are not divided yet and can be merged with those of other clients."""
         fold = Fold(self.uplink, len(cohort), delivery.coefficient.shape[1], delivery.noise)
-        for clients in self._trained(message, store, cohort, np.flatnonzero(runs), key):
+        for clients in self._trained(message, store, cohort, self.runs(delivery), key):
             group = clients.positions
             loss, parts, ok = self._settle(clients, store, cohort.take(group), delivery.heard[group], key)
             fold.add(group, cohort, np.where(ok[:, None], delivery.coefficient[group], 0.0), parts, loss)
             fold.dropped += [int(client) for client in clients.ids[~ok & delivery.heard[group]]]
-        return fold.close(cohort, key.fold("air"))
+        return fold
+
+    def runs(self, delivery: Delivery) -> Ints:
+        """Positions of those who train."""
+        return np.flatnonzero(delivery.trained if self.memory_leaves else delivery.heard)
 
     def reply_bytes(self, message: Message, store: MemoryStore, cohort: Cohort, key: Key) -> bytes:
         """The packed payload of a cohort of one: what its device puts on the air."""

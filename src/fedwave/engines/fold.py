@@ -82,6 +82,17 @@ class Fold:
             rms = cohort.weight[positions if everyone else positions[counts]] * np.sqrt(squares / values)
             self.normaliser = max(self.normaliser, float(rms.max(initial=0.0)))
 
+    def merge(self, other: Fold, positions: Ints) -> None:
+        """Take in what another fold of the same schema and blocks has of the clients at ``positions``, its cohort."""
+        self.loss[positions], self.weights[positions] = other.loss, other.weights
+        self.order += positions[np.array(other.order, dtype=np.int64)].tolist()
+        self.dropped += other.dropped
+        self.normaliser = max(self.normaliser, other.normaliser)
+        for name, sums in other.sums.items():
+            self.sums[name] |= {leaf: self.sums[name].get(leaf, 0.0) + x for leaf, x in sums.items()}
+        for name, groups in other.rows.items():
+            self.rows[name] += groups
+
     def close(self, cohort: Cohort, key: Key | None = None) -> Replies:
         """Weighted means of the sums; gathered rows in cohort order, whatever order they trained in.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -63,6 +64,17 @@ class Task(ABC):
         public : rows set aside as the server's unlabelled public set.
         progress : called with (rows done, rows in all) where building takes long (cached features).
         """
+
+    def again(self, seed: int, *, public: int = 0) -> Callable[[], Learner]:
+        """:meth:`build` for another process or machine, which prepares first; it takes along keys, and no data."""
+        keys = {key.name: getattr(self, key.name) for key in fields(self)}
+        return partial(_build_anew, type(self), keys, seed, public)
+
+
+def _build_anew(kind: type[Task], keys: dict[str, Any], seed: int, public: int) -> Learner:
+    task = kind(**keys)
+    task.prepare()
+    return task.build(seed, public=public)
 
 
 @dataclass(frozen=True)
