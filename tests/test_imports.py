@@ -11,7 +11,7 @@ import pytest
 import fedwave
 
 SOURCE = str(Path(fedwave.__file__).parents[1])
-HEAVY = ("torch", "transformers", "peft", "sklearn", "matplotlib", "pandas")
+HEAVY = ("ray", "torch", "transformers", "peft", "sklearn", "matplotlib", "pandas")
 PROGRAM = """
 import json, sys
 import fedwave

@@ -258,7 +258,7 @@ def _connected(address: str) -> Any:
     try:
         ray.init(address=address, **quiet) if address else ray.init("local", include_dashboard=False, **quiet)
     except Exception as error:  # Ray has no one exception for it
-        reason = str(error).strip().partition("\n")[0]
+        reason = " ".join(str(error).split())
         where = f"no Ray cluster can be joined at engine.address = {address!r}" if address else "Ray cannot be started"
         raise BadInput(f"{where}: {reason}") from None
     return ray
