@@ -128,7 +128,9 @@ def sharded(experiment, workers):
     whole = simulation.Simulation.start(experiment)
     setting, again = whole.setting, experiment.task.again(experiment.seed, public=experiment.method.public_samples)
     pool = Here(Recipe(experiment.engine, setting.method, setting.codec.up, setting.batch_size, again), workers)
-    return replace(whole, session=RaySession(whole.session, pool))
+    learner, choice = experiment.engine.ready(setting.method, again(), setting.batch_size)
+    settings = {"up": setting.codec.up, "batch_size": setting.batch_size, "choice": choice}
+    return replace(whole, session=RaySession(setting.method, learner, **settings, pool=pool))
 
 
 def assert_same(state, other, rel=1e-6):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,11 +15,12 @@ from fedwave.core.config import Bytes, Count, Index
 from fedwave.core.errors import BadInput
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
-from fedwave.core.types import Bools, Cohort, Delivery, Ints, Message, Replies, Spec
+from fedwave.core.types import Bools, Cohort, Delivery, Ints, Message, Replies
 from fedwave.engines.choice import Choice, choose
 from fedwave.engines.encoding import METHOD, encode, memory_leaves, pack
 from fedwave.engines.fold import Fold, finite
 from fedwave.engines.heap import keep_freed
+from fedwave.engines.resident import Resident
 from fedwave.methods.method import Method
 
 if TYPE_CHECKING:
@@ -73,13 +74,24 @@ class CohortEngine:
 
         ``again`` makes an equal learner: what an engine sends to processes that train beside this one.
         """
+        learner, choice = self.ready(method, learner, batch_size)
+        session = Session(method, learner, up=up, batch_size=batch_size, choice=choice)
+        if self.compile:
+            from fedwave.engines.layers import compile_layers
+
+            compile_layers(session.learner.model)
+        logging.getLogger(__name__).info(session.choice.why)
+        return session
+
+    def ready(self, method: Method, learner: Learner, batch_size: int) -> tuple[Learner, Choice]:
+        """The learner as it will train, and how many clients to stack."""
         import torch
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        learner = self._prepared(learner)
         keep_freed()
-        choice = choose(
+        learner = self._prepared(learner)
+        return learner, choose(
             learner.spec,
             tokens=learner.lengths(learner.order),
             held=np.diff(learner.offsets),
@@ -90,13 +102,6 @@ class CohortEngine:
             token_budget=self.token_budget,
             max_clients=self.max_clients,
         )
-        session = Session(method, learner, up=up, batch_size=batch_size, choice=choice)
-        if self.compile:
-            from fedwave.engines.layers import compile_layers
-
-            compile_layers(session.learner.model)
-        logging.getLogger(__name__).info(session.choice.why)
-        return session
 
     def _prepared(self, learner: Learner) -> Learner:
         """The learner on its device, in the arithmetic asked for, its frozen layers played back from a cache."""
@@ -121,25 +126,14 @@ class CohortEngine:
         return learner
 
 
-class Session:
-    """A resident model with client slots. One session serves all rounds, the evaluation and the server.
-
-    ``choice`` says how many clients are stacked, and why.
-    """
+class Session(Resident):
+    """Rounds of clients on a resident model."""
 
     def __init__(self, method: Method, learner: Learner, *, up: Chain, batch_size: int, choice: Choice) -> None:
-        from fedwave.engines.trial import stack_clients
-
-        self.method, self.learner, self.up, self.batch_size = method, learner, up, batch_size
-        self.spec: Spec = learner.spec
-        self.initial, self.public_rows = learner.initial, learner.public_rows
-        self.population = learner.clients
-        self.stack, objection = stack_clients(learner, choice.slots)
-        self.choice = choice._replace(slots=1, why=f"one client at a time: {objection}") if objection else choice
+        super().__init__(learner, choice)
+        self.method, self.up, self.batch_size = method, up, batch_size
         self.uplink = method.uplink(self.spec)
         self.memory_leaves = memory_leaves(method, up, self.spec)
-        self._base_applied = 0
-        self._masters: dict[str, Tensor] = {}
 
     # ---- one round -------------------------------------------------------------------------------------------------
 
@@ -184,7 +178,8 @@ class Session:
         self.apply_base(message.base)
         self.stack.train_only(set(self.method.travelling(self.spec)) if self.method.trains_by_gradient else set())
         seats = min(self.stack.slots, len(positions))
-        clients = self._clients(message, self.method.local_optimizer, key, cohort.round, seats)
+        optimizer, clip_norm = self.method.local_optimizer, self.method.clip_norm
+        clients = self.clients(message, optimizer, key, round=cohort.round, seats=seats, clip_norm=clip_norm)
         queue = positions[np.argsort(-cohort.steps[positions], kind="stable")]
         together = type(self.method).step is not Method.step
         quota = self.stack.slots if together else -(-self.stack.slots // 4)
@@ -242,96 +237,6 @@ class Session:
         parts, kept = self.method.reply(clients)
         return {name: tree.map(_home, leaves) for name, leaves in parts.items()}, tree.map(_home, kept)
 
-    def _clients(self, message: Message, optimizer: Any, key: Key, round: int, seats: int) -> SlotClients:
-        from fedwave.engines.slots import SlotClients
-
-        return SlotClients(
-            self.learner,
-            self.stack,
-            message=message,
-            optimizer=optimizer,
-            key=key,
-            costs=self.choice.costs,
-            seats=seats,
-            round=round,
-            clip_norm=self.method.clip_norm,
-        )
-
-    # ---- the server's own use of the model -------------------------------------------------------------------------
-
-    def apply_base(self, changes: list[dict[str, tuple[Tensor, Tensor]]]) -> None:
-        """Add the base changes that the resident model does not have yet: ``W += lora_scale * B A``.
-
-        Half-precision weights keep a float32 master from their first change on, or small changes would be rounded away.
-        """
-        import torch
-
-        with torch.no_grad():
-            for change in changes[self._base_applied :]:
-                for module, (a, b) in change.items():
-                    path = self.learner.base_paths[module]
-                    weight = self.learner.model.get_parameter(path)
-                    delta = self.spec.lora_scale * (b @ a).to(weight.device)
-                    owner = self.learner.model.get_submodule(path.rpartition(".")[0])
-                    master = weight
-                    if weight.dtype != torch.float32:
-                        master = self._masters.setdefault(module, weight.float())
-                    # GPT-2's Conv1D stores its weight as [d_in, d_out].
-                    master.add_(delta.T if type(owner).__name__ == "Conv1D" else delta)
-                    if master is not weight:
-                        weight.copy_(master)
-        self._base_applied = max(self._base_applied, len(changes))
-
-    def evaluate(self, params: Mapping[str, Any], base: list[Any]) -> dict[str, float]:
-        """Held-out metrics of the model with ``params`` and all base changes."""
-        from fedwave.engines.memory import with_less
-
-        self.apply_base(base)
-        self._single(params)
-        return with_less(self.learner.evaluate, self._halve_evaluation)
-
-    def _halve_evaluation(self) -> str:
-        from fedwave.engines.memory import halved
-
-        self.learner.eval_batch, why = halved(self.learner.eval_batch, "held-out rows", "batch of the evaluation")
-        return why
-
-    def predict(self, params: Mapping[str, Any], rows: Ints) -> Tensor:
-        """Outputs ``[n, ...]`` without gradient."""
-        import torch
-
-        clients = self._single(params)
-        with torch.no_grad():
-            return torch.cat([clients.predict(rows[None, at : at + 64])[0].cpu() for at in range(0, len(rows), 64)])
-
-    def distill(
-        self, params: Mapping[str, Any], targets: Any, *, steps: int, batch_size: int, optimizer: Any, key: Key
-    ) -> tree.Tree:
-        """Train the model on the public rows towards ``targets [n_public, ...]``."""
-        self.stack.train_only(set(self.spec.trainable))
-        clients = self._single(params, optimizer)
-        for step in range(steps):
-            drawn = np.argsort(key.fold("distill", step).uniform(0, len(self.public_rows))[0])[:batch_size]
-            outputs = clients.predict(self.public_rows[None, drawn])
-            wanted = targets[drawn][None].to(outputs.device)
-            clients.descend(clients.gradients(clients.distance(outputs, wanted).mean(1)))
-        return {name: value[0].detach().cpu().clone() for name, value in clients.params.items()}
-
-    def _single(self, params: Mapping[str, Any], optimizer: Any = None) -> SlotClients:
-        """One client in slot 0 that holds ``params`` at full rank."""
-        alone = _server_alone(self.spec.max_rank)
-        clients = self._clients(Message(shared={}), optimizer, Key(0), 0, 1)
-        clients.clip_norm = None
-        clients.seat(np.zeros(1, dtype=np.int64), alone, np.zeros((0, 1, 0), dtype=np.int64))
-        clients.load(params)
-        return clients
-
 
 def _home(value: Tensor) -> Tensor:
     return value.detach().cpu()
-
-
-def _server_alone(rank: int) -> Cohort:
-    """A cohort of one that is no client: the server's own use of slot 0."""
-    one, zero = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-    return Cohort(0, zero, np.ones(1), one, one, one, rank * one, zero, -one, zero)

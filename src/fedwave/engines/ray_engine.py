@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from fedwave.core.config import Count, Index
@@ -76,15 +76,20 @@ class RayEngine(CohortEngine):
         here = {key.name: getattr(self, key.name) for key in fields(CohortEngine)}
         recipe = Recipe(CohortEngine(**here), method, up, batch_size, again)
         pool = _Pool(ray, recipe, limit, cpus=self.threads if self.address else 0)
-        server = CohortEngine(**here | {"max_clients": 1, "threads": 0})
-        return RaySession(server.start(method, learner, up=up, batch_size=batch_size), pool)
+        # The server evaluates in one slot. It has no file of activations, which would be another one for other threads.
+        server = replace(CohortEngine(**here), max_clients=1, threads=0, prefix_bytes=0)
+        learner, choice = server.ready(method, learner, batch_size)
+        why = f"clients are shared among Ray workers, {limit} at most, that choose each for themselves"
+        choice = choice._replace(why=why)
+        logging.getLogger(__name__).info(why)
+        return RaySession(method, learner, up=up, batch_size=batch_size, choice=choice, pool=pool)
 
 
 class RaySession(Session):
-    """The server's own resident model, and a pool of workers with one each in which the clients train."""
+    """The server's own resident model, and a ``pool`` of workers with one each in which the clients train."""
 
-    def __init__(self, server: Session, pool: _Pool) -> None:
-        vars(self).update(vars(server))  # it is that session, but for where clients train
+    def __init__(self, *session: Any, pool: _Pool, **settings: Any) -> None:
+        super().__init__(*session, **settings)
         self.pool = pool
 
     def fold(self, message: Message, store: MemoryStore, cohort: Cohort, delivery: Delivery, key: Key) -> Fold:
