@@ -10,7 +10,7 @@ import tomli_w
 import torch
 
 from fedwave import simulation
-from fedwave.engines import slots
+from fedwave.engines.stacked import slots
 from fedwave.testing import tiny_bert, tiny_llama
 
 from .helpers import JOB

@@ -74,7 +74,7 @@ setattr(owner, name, fatal)
 simulation.run(Experiment.load(sys.argv[5]), sys.argv[6])
 """
 POINTS = {
-    "while training": ("fedwave.engines.slots:train", 4, "after", 0),
+    "while training": ("fedwave.engines.stacked.slots:train", 4, "after", 0),
     "after a client's memory is put": ("fedwave.results.memory_store:MemoryStore.put", 4, "after", 0),
     "after the server step": ("fedwave.methods.scaffold:Scaffold.server_update", 4, "after", 0),
     "before the log line": ("fedwave.results.run_folder:RunFolder.append", 3, "before", 0),

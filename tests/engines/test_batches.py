@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fedwave.core import config
 from fedwave.core.keys import Key
-from fedwave.engines.batches import plan_rows
+from fedwave.engines.stacked.batches import plan_rows
 
 
 @st.composite

@@ -40,7 +40,7 @@ def test_a_gpu_gives_what_a_processor_gives(models, name, method):  # noqa: F811
 
 @needs_cuda
 def test_no_step_waits_for_the_gpu(models, monkeypatch):  # noqa: F811
-    from fedwave.engines.slots import SlotClients
+    from fedwave.engines.stacked.slots import SlotClients
 
     step = SlotClients.step
 

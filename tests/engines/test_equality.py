@@ -11,8 +11,8 @@ import torch
 from fedwave.core import config, registry, tree
 from fedwave.core.keys import Key
 from fedwave.core.types import Cohort, Message, Part
-from fedwave.engines.batches import plan_rows
 from fedwave.engines.cohort import CohortEngine
+from fedwave.engines.stacked.batches import plan_rows
 from fedwave.results.memory_store import MemoryStore
 from fedwave.testing import tiny_bert, tiny_llama
 from fedwave.transforms.chain import Chain

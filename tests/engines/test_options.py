@@ -11,8 +11,8 @@ import torch
 import fedwave
 from fedwave.core import config
 from fedwave.core.errors import BadInput
-from fedwave.engines import precision
-from fedwave.engines.precision import HalfLearner
+from fedwave.engines.wrapped import precision
+from fedwave.engines.wrapped.precision import HalfLearner
 from fedwave.experiment import Experiment
 from fedwave.models import shapes
 from fedwave.testing import tiny_bert, tiny_llama

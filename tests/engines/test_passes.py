@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedwave.engines.batches import Costs, cut_passes
+from fedwave.engines.stacked.batches import Costs, cut_passes
 
 
 @st.composite

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from fedwave.core import config
-from fedwave.engines.stacking import Stack
-from fedwave.engines.twins import ClientEmbedding, ClientLinear, Vmapped
+from fedwave.engines.stacked.stacking import Stack
+from fedwave.engines.stacked.twins import ClientEmbedding, ClientLinear, Vmapped
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from references.plain import train_peft_model

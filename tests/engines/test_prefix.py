@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from fedwave.core import config
 from fedwave.core.errors import Refused
-from fedwave.engines.activations import Layout
-from fedwave.engines.layers import frozen_layers
-from fedwave.engines.prefix import PREFIX, PrefixLearner
+from fedwave.engines.wrapped.activations import Layout
+from fedwave.engines.wrapped.layers import frozen_layers
+from fedwave.engines.wrapped.prefix import PREFIX, PrefixLearner
 from fedwave.models import sources
 from fedwave.tasks.learner import Learner
 from fedwave.testing import tiny_bert, tiny_llama, tiny_vit

@@ -15,8 +15,8 @@ from fedwave.core import config
 from fedwave.core.errors import Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Cohort, Message, Part
-from fedwave.engines.batches import plan_rows
 from fedwave.engines.cohort import CohortEngine
+from fedwave.engines.stacked.batches import plan_rows
 from fedwave.methods.method import Method
 from fedwave.results.memory_store import MemoryStore
 from fedwave.testing import tiny_bert

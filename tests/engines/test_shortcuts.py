@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from fedwave.engines import batches, heap
+from fedwave.engines import heap
+from fedwave.engines.stacked import batches
 from fedwave.engines.fold import finite
-from fedwave.engines.table import Table
-from fedwave.engines.twins import ClientLinear
+from fedwave.engines.stacked.table import Table
+from fedwave.engines.stacked.twins import ClientLinear
 
 
 class Clients:

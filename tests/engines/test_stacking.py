@@ -9,8 +9,8 @@ from torch import nn
 from fedwave.core import tree
 from fedwave.core.errors import Refused
 from fedwave.engines.fold import finite
-from fedwave.engines.stacking import Stack
-from fedwave.engines.twins import ClientConv, ClientEmbedding, ClientLinear, Vmapped
+from fedwave.engines.stacked.stacking import Stack
+from fedwave.engines.stacked.twins import ClientConv, ClientEmbedding, ClientLinear, Vmapped
 
 
 class Positions(nn.Module):

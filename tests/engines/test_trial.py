@@ -12,8 +12,8 @@ from torch import nn
 
 from fedwave.core.errors import Refused
 from fedwave.core.types import Leaf, Spec
-from fedwave.engines.trial import stack_clients
-from fedwave.engines.twins import Vmapped
+from fedwave.engines.stacked.trial import stack_clients
+from fedwave.engines.stacked.twins import Vmapped
 from fedwave.tasks.learner import Learner
 
 

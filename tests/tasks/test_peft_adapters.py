@@ -16,8 +16,8 @@ from fedwave.core import config
 from fedwave.core.errors import BadInput, Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Cohort, Message, Part
-from fedwave.engines.batches import plan_rows
 from fedwave.engines.cohort import CohortEngine
+from fedwave.engines.stacked.batches import plan_rows
 from fedwave.experiment import Experiment
 from fedwave.methods.fedavg import FedAvg
 from fedwave.results.memory_store import MemoryStore

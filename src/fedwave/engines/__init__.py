@@ -1,1 +1,1 @@
-"""Engines train a cohort. ``cohort`` stacks the clients of a round along a leading axis in one process."""
+"""Engines train a cohort: ``cohort`` in one process, ``ray`` in many. Both stack clients along a leading axis."""

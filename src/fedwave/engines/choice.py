@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fedwave.core.types import Ints, Spec
-from fedwave.engines.batches import Costs
+from fedwave.engines.stacked.batches import Costs
 
 # Arithmetic that could have been done while the operations of one of the model's modules were launched. CPU: MiniLM
 # with LoRA, 240 modules on one AVX-512 core, loses 15 to 20 ms a pass at 65 GFLOP/s. Elsewhere: an estimate for GPUs.

@@ -26,7 +26,7 @@ from fedwave.methods.method import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedwave.engines.slots import SlotClients
+    from fedwave.engines.stacked.slots import SlotClients
     from fedwave.results.memory_store import MemoryStore
     from fedwave.tasks.learner import Learner
     from fedwave.transforms.chain import Chain
@@ -77,7 +77,7 @@ class CohortEngine:
         learner, choice = self.ready(method, learner, batch_size)
         session = Session(method, learner, up=up, batch_size=batch_size, choice=choice)
         if self.compile:
-            from fedwave.engines.layers import compile_layers
+            from fedwave.engines.wrapped.layers import compile_layers
 
             compile_layers(session.learner.model)
         logging.getLogger(__name__).info(session.choice.why)
@@ -114,11 +114,11 @@ class CohortEngine:
         learner.model.to(self.device)
         learner.device = torch.device(self.device)
         if self.dtype == "bfloat16":
-            from fedwave.engines.precision import HalfLearner
+            from fedwave.engines.wrapped.precision import HalfLearner
 
             learner = HalfLearner(learner)
         if self.prefix_bytes:
-            from fedwave.engines.prefix import PrefixLearner
+            from fedwave.engines.wrapped.prefix import PrefixLearner
             from fedwave.models.sources import cache_root
 
             folder, dtype = cache_root() / "prefix", self.prefix_dtype
@@ -173,7 +173,7 @@ class Session(Resident):
         where nobody waits). A method with a step of its own may count on all clients being at the same step: there a
         group ends before the next begins.
         """
-        from fedwave.engines.slots import train
+        from fedwave.engines.stacked.slots import train
 
         self.apply_base(message.base)
         self.stack.train_only(set(self.method.travelling(self.spec)) if self.method.trains_by_gradient else set())
@@ -198,7 +198,7 @@ class Session(Resident):
         self, clients: SlotClients, message: Message, store: MemoryStore, cohort: Cohort, come: Ints, key: Key
     ) -> None:
         """Give those at ``come`` their slots, rows, memory and parts of the message."""
-        from fedwave.engines.batches import plan_rows
+        from fedwave.engines.stacked.batches import plan_rows
 
         group = cohort.take(come)
         learner, sizes = self.learner, {"steps": group.steps, "batch_size": self.batch_size}

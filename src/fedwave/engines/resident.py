@@ -15,7 +15,7 @@ from fedwave.engines.choice import Choice
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedwave.engines.slots import SlotClients
+    from fedwave.engines.stacked.slots import SlotClients
     from fedwave.tasks.learner import Learner
 
 
@@ -26,7 +26,7 @@ class Resident:
     """
 
     def __init__(self, learner: Learner, choice: Choice) -> None:
-        from fedwave.engines.trial import stack_clients
+        from fedwave.engines.stacked.trial import stack_clients
 
         self.learner = learner
         self.spec: Spec = learner.spec
@@ -107,7 +107,7 @@ class Resident:
         self, message: Message, optimizer: Any, key: Key, *, round: int, seats: int, clip_norm: float | None = None
     ) -> SlotClients:
         """``seats`` free seats in the stack."""
-        from fedwave.engines.slots import SlotClients
+        from fedwave.engines.stacked.slots import SlotClients
 
         return SlotClients(
             self.learner,

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from fedwave.engines.wrapped import Wrapped
+from fedwave.engines.wrapped.wrapped import Wrapped
 from fedwave.tasks.learner import Batch, Learner
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from fedwave.core.errors import Refused
 from fedwave.core.types import Ints
-from fedwave.engines.activations import Activations, Layout
-from fedwave.engines.layers import Skipped, frozen_layers, output_of, played
-from fedwave.engines.wrapped import Wrapped
+from fedwave.engines.wrapped.activations import Activations, Layout
+from fedwave.engines.wrapped.layers import Skipped, frozen_layers, output_of, played
+from fedwave.engines.wrapped.wrapped import Wrapped
 from fedwave.tasks.learner import Batch, Learner
 
 PREFIX = "prefix"  # key of the kept activations in a batch
@@ -38,7 +38,7 @@ class PrefixLearner(Wrapped):
     ----------
     learner : any whose model has a list of layers, trained in the last of them alone.
     folder : where the file is kept and found again by later runs.
-    budget_bytes : see :class:`fedwave.engines.activations.Activations`.
+    budget_bytes : see :class:`fedwave.engines.wrapped.activations.Activations`.
     dtype : "float32" is exact to rounding; "bfloat16" halves the file and rounds activations to 8 bits.
 
     Raises :class:`Refused` where the prefix is not the same at every visit: a trained leaf in it (prompt and prefix

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fedwave.core import tree
 from fedwave.core.types import Ints
-from fedwave.engines.batches import Costs, Pass, cut_passes
-from fedwave.engines.stacking import Stack
+from fedwave.engines.stacked.batches import Costs, Pass, cut_passes
+from fedwave.engines.stacked.stacking import Stack
 from fedwave.tasks.learner import Learner
 
 

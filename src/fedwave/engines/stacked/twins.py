@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from fedwave.core.errors import Refused
 
 if TYPE_CHECKING:
-    from fedwave.engines.stacking import Stack
+    from fedwave.engines.stacked.stacking import Stack
 
 
 class ClientLinear(nn.Module):

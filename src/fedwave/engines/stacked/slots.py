@@ -14,12 +14,12 @@ from fedwave.core import tree
 from fedwave.core.errors import Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Cohort, Ints, Message, Spec
-from fedwave.engines.accumulate import losses_of, outputs_of
-from fedwave.engines.batches import Costs
 from fedwave.engines.memory import halved, with_less
-from fedwave.engines.ranks import within_ranks
-from fedwave.engines.stacking import Stack
-from fedwave.engines.table import Table
+from fedwave.engines.stacked.accumulate import losses_of, outputs_of
+from fedwave.engines.stacked.batches import Costs
+from fedwave.engines.stacked.ranks import within_ranks
+from fedwave.engines.stacked.stacking import Stack
+from fedwave.engines.stacked.table import Table
 from fedwave.methods.method import Method
 from fedwave.methods.optimizers import Optimizer
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from fedwave.core.errors import Refused
-from fedwave.engines.twins import Vmapped, attribute, fast
+from fedwave.engines.stacked.twins import Vmapped, attribute, fast
 
 _PROMPTS = ("PROMPT_TUNING", "P_TUNING")
 _LORA_OF_ITS_OWN = ("MultiheadAttention", "ParamWrapper")  # PEFT's LoRA layers that read their factors' weights

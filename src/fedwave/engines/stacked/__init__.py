@@ -1,0 +1,1 @@
+"""Many clients through one forward and backward pass: stacked leaves, slots, passes."""

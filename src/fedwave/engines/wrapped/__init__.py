@@ -1,0 +1,1 @@
+"""Learners around learners: half precision, and activations that are kept."""
