@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from fedwave.engines import heap
-from fedwave.engines.stacked import batches
 from fedwave.engines.fold import finite
+from fedwave.engines.stacked import batches
 from fedwave.engines.stacked.table import Table
 from fedwave.engines.stacked.twins import ClientLinear
 
