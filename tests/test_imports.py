@@ -31,7 +31,9 @@ print(json.dumps([name for name in sys.modules if "." not in name]))
     "command", [[], ["--help"], ["list", "methods"], ["list", "models"], ["plan", "job.toml", "--json"]]
 )
 def test_light(tmp_path, command):
-    (tmp_path / "job.toml").write_text('[task]\nname = "causal-lm"\nmodel = "llama-3.2-3b"\n')
+    (tmp_path / "job.toml").write_text(
+        '[task]\nname = "causal-lm"\nmodel = "llama-3.2-3b"\n[engine]\nmax_clients = 1\n'
+    )
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *command], cwd=tmp_path, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": SOURCE},

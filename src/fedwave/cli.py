@@ -176,7 +176,7 @@ _UsageError: Any = typer.BadParameter.__base__  # typer brings its own copy of c
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
-    from fedwave.engines.memory import is_out_of_memory
+    from fedwave.engines.stacked.memory import is_out_of_memory
 
     return is_out_of_memory(error)
 

@@ -9,7 +9,7 @@ import torch
 from fedwave.core.errors import Infeasible
 from fedwave.core.keys import Key
 from fedwave.engines.cohort import CohortEngine
-from fedwave.engines.memory import halved, is_out_of_memory, with_less
+from fedwave.engines.stacked.memory import halved, is_out_of_memory, with_less
 from fedwave.methods.fedavg import FedAvg
 from fedwave.methods.fedkseed import FedKSeed
 from fedwave.results.memory_store import MemoryStore

@@ -16,7 +16,7 @@ from fedwave.core.types import AirNoise, Leaf, Message, Part
 from fedwave.engines.cohort import CohortEngine
 from fedwave.engines.fold import Fold
 from fedwave.engines.ray_engine import RaySession
-from fedwave.engines.shards import Recipe, Trainer, pack, split, unpack
+from fedwave.engines.workers.shards import Recipe, Trainer, pack, split, unpack
 from fedwave.experiment import Experiment
 from fedwave.testing import tiny_bert, tiny_llama
 

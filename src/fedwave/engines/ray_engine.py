@@ -21,7 +21,7 @@ from fedwave.engines.fold import Fold
 from fedwave.methods.method import Method
 
 if TYPE_CHECKING:
-    from fedwave.engines.shards import Packed, Recipe, Trainer
+    from fedwave.engines.workers.shards import Packed, Recipe, Trainer
     from fedwave.results.memory_store import MemoryStore
     from fedwave.tasks.learner import Learner
     from fedwave.transforms.chain import Chain
@@ -67,7 +67,7 @@ class RayEngine(CohortEngine):
         BadInput : Ray is not installed, or no cluster is at ``address``.
         Refused : the cluster has fewer CPUs than ``workers`` times ``threads``.
         """
-        from fedwave.engines.shards import Recipe
+        from fedwave.engines.workers.shards import Recipe
 
         if again is None:
             raise BadInput('engine "ray": start() needs `again`, which builds the learner in each worker')
@@ -94,7 +94,7 @@ class RaySession(Session):
 
     def fold(self, message: Message, store: MemoryStore, cohort: Cohort, delivery: Delivery, key: Key) -> Fold:
         """See :meth:`Session.fold`. Sums are taken in the order of the shards, whoever is done first."""
-        from fedwave.engines.shards import Trained, cut, pack, split, unpack
+        from fedwave.engines.workers.shards import Trained, cut, pack, split, unpack
 
         self.apply_base(message.base)
         fold = Fold(self.uplink, len(cohort), delivery.coefficient.shape[1], delivery.noise)
@@ -125,11 +125,11 @@ class _Worker:
         return os.getpid()
 
     def train(self, told: Packed, base: list[Any], shard: Packed) -> tuple[Packed, list[str]]:
-        """See :meth:`fedwave.engines.shards.Trainer.train`; ``base`` refers to all changes of the base."""
+        """See :meth:`fedwave.engines.workers.shards.Trainer.train`; ``base`` refers to all changes of the base."""
         import ray
         from ray import cloudpickle
 
-        from fedwave.engines.shards import Trainer
+        from fedwave.engines.workers.shards import Trainer
 
         if self.trainer is None:
             self.trainer = Trainer(cloudpickle.loads(self.recipe))
@@ -158,7 +158,7 @@ class _Pool:
         self, told: Packed, base: Sequence[Any], jobs: Sequence[Callable[[], Packed]], round: int
     ) -> Iterator[Packed]:
         """What became of each of ``jobs``, in their order. Whatever goes wrong, no worker goes on afterwards."""
-        from fedwave.engines.shards import pack
+        from fedwave.engines.workers.shards import pack
 
         try:
             self._base += [self.ray.put(pack(change)) for change in base[len(self._base) :]]

@@ -62,14 +62,14 @@ class Resident:
 
     def evaluate(self, params: Mapping[str, Any], base: list[Any]) -> dict[str, float]:
         """Held-out metrics of the model with ``params`` and all base changes."""
-        from fedwave.engines.memory import with_less
+        from fedwave.engines.stacked.memory import with_less
 
         self.apply_base(base)
         self._single(params)
         return with_less(self.learner.evaluate, self._halve_evaluation)
 
     def _halve_evaluation(self) -> str:
-        from fedwave.engines.memory import halved
+        from fedwave.engines.stacked.memory import halved
 
         self.learner.eval_batch, why = halved(self.learner.eval_batch, "held-out rows", "batch of the evaluation")
         return why

@@ -14,9 +14,9 @@ from fedwave.core import tree
 from fedwave.core.errors import Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Cohort, Ints, Message, Spec
-from fedwave.engines.memory import halved, with_less
 from fedwave.engines.stacked.accumulate import losses_of, outputs_of
 from fedwave.engines.stacked.batches import Costs
+from fedwave.engines.stacked.memory import halved, with_less
 from fedwave.engines.stacked.ranks import within_ranks
 from fedwave.engines.stacked.stacking import Stack
 from fedwave.engines.stacked.table import Table

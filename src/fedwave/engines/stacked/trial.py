@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedwave.core.errors import Refused
 from fedwave.core.types import Ints
-from fedwave.engines.memory import is_out_of_memory
+from fedwave.engines.stacked.memory import is_out_of_memory
 from fedwave.engines.stacked.stacking import Stack
 
 _SPREAD = 0.02  # how far the two clients' leaves are moved from the initial ones, so that none is without effect
