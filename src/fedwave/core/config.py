@@ -1,7 +1,7 @@
 """Dataclass <-> table: parse TOML tables straight into frozen dataclasses, and write them back fully resolved.
 
 A field that holds a plug-in is annotated ``Annotated[Method, part("method")]``; its table names the class by ``name``.
-A table without ``name`` changes the field's default, key by key.
+A table without ``name`` changes the field's default, key by key; a name of a catalogue stands for a table of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import reprlib
 import types
 import typing
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -78,8 +79,26 @@ def build(kind: str, value: Any) -> Any:
             return value
         raise BadInput(f"must be the name of a {kind} or a table with one, got {_short(value)}")
     if "name" not in value:
-        raise BadInput(f"name is missing (one of: {', '.join(registry.names(kind))})")
+        raise BadInput(f"name is missing (one of: {', '.join(registry.known(kind))})")
+    preset = registry.preset(kind, value["name"])
+    if preset is not None:
+        value = merged(preset, {k: v for k, v in value.items() if k != "name"})
     return parse(registry.lookup(kind, value["name"]), {k: v for k, v in value.items() if k != "name"})
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` laid on ``below``, table by table; a table with another ``name`` takes the place of the one below."""
+    result = dict(below)
+    for key, value in above.items():
+        old = {"name": result[key]} if isinstance(result.get(key), str) else result.get(key)
+        if (
+            isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and value.get("name", old.get("name")) == old.get("name")
+        ):
+            value = merged(old, value)
+        result[key] = value
+    return result
 
 
 def parse(cls: type, table: dict[str, Any]) -> Any:

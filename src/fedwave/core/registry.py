@@ -15,7 +15,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fedwave.core.errors import BadInput, unknown
 
@@ -39,6 +39,7 @@ _HOMES = {
     "federation": ["fedwave.federation"],
     "sink": ["fedwave.results.sinks"],
 }
+_CATALOGUES = {"network": "fedwave.wireless.catalogue"}  # names that stand for a class and some of its keys
 _ENTRIES: dict[str, dict[str, type]] = {}
 _LOADED: set[str] = set()
 
@@ -61,6 +62,27 @@ def names(kind: str) -> list[str]:
     return sorted(_ENTRIES.get(kind, {}))
 
 
+def known(kind: str) -> list[str]:
+    """All names that a job may use for a ``kind``, sorted: registered ones, and those of its catalogue."""
+    named = _catalogue(kind)
+    return sorted({*names(kind), *(named.names() if named else ())})
+
+
+def preset(kind: str, name: object) -> dict[str, Any] | None:
+    """The table that ``name`` stands for in the catalogue of ``kind``, with a registered name; ``None`` if in none.
+
+    Registered names come first. Raises :class:`BadInput` for an entry of the user's own that is wrong.
+    """
+    if not isinstance(name, str) or kind not in _CATALOGUES or name in names(kind):
+        return None
+    named = _catalogue(kind)
+    return named.table(name) if named and name in named.names() else None
+
+
+def _catalogue(kind: str) -> Any:
+    return importlib.import_module(_CATALOGUES[kind]) if kind in _CATALOGUES else None
+
+
 def lookup(kind: str, name: str) -> type:
     """The class for ``name``; raises :class:`BadInput` with the nearest known name."""
     if not isinstance(name, str):
@@ -71,7 +93,7 @@ def lookup(kind: str, name: str) -> type:
     try:
         return _ENTRIES.get(kind, {})[name]
     except KeyError:
-        raise unknown(kind, name, _ENTRIES.get(kind, {})) from None
+        raise unknown(kind, name, known(kind)) from None
 
 
 def name_of(obj: object) -> str:
