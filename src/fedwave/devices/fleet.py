@@ -25,7 +25,8 @@ class Fleet:
     availability : chance that a client answers a round's call.
     initial_charge : share of a full battery at the start.
     min_charge : below this share of a full battery a client declines.
-    device : classes of the user's own, name -> :class:`Device`; they come before the catalogue's.
+    device : classes of the user's own, name -> :class:`Device`; they come before the catalogue's. Classes that files of
+        ``FEDWAVE_CATALOGUE`` describe are added to it.
     """
 
     mix: dict[str, Positive] = field(default_factory=lambda: {"phone": 1.0})
@@ -42,6 +43,10 @@ class Fleet:
         for name in self.mix:
             if name not in known:
                 raise unknown("device", name, known)
+        # What a file of the user's says about a class becomes part of the job, so that a run does not depend on it.
+        own = {name: catalogue.lookup(name) for name in self.mix if name not in self.device and catalogue.is_own(name)}
+        if own:
+            object.__setattr__(self, "device", {**self.device, **own})
 
     @property
     def names(self) -> tuple[str, ...]:
