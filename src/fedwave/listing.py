@@ -1,7 +1,9 @@
-"""What there is: one row per registered plug-in, catalogue model or device."""
+"""What there is: one row per registered plug-in, named network, catalogue model or device."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from fedwave.core import registry
@@ -22,11 +24,11 @@ def plugin_kinds() -> list[str]:
 
 def rows(kind: str) -> list[dict[str, Any]]:
     """Rows of ``kind``, each with a name and a source. Raises :class:`BadInput` for an unknown kind."""
-    special = {"channels": _channels, "devices": _devices, "models": _models}
+    special = {"channels": _channels, "devices": _devices, "models": _models, "networks": _networks}
     if kind in special:
         return special[kind]()
     if kind not in _KINDS:
-        raise unknown("kind", kind, [*_KINDS, *special])
+        raise unknown("kind", kind, {*_KINDS, *special})
     return [_row(_KINDS[kind], name) for name in registry.names(_KINDS[kind])]
 
 
@@ -49,21 +51,47 @@ def _devices() -> list[dict[str, Any]]:
         numbers = catalogue.rows(name)
         device = catalogue.lookup(name)
         shown = ("peak_flops", "memory_bytes", "memory_bandwidth_bytes_s", "active_power_w", "battery_j")
-        sources = {row.key: {"basis": row.basis, "source": row.source} for row in numbers}
         values = {key: getattr(device, key) for key in shown}
-        table.append({"name": name, "what": catalogue.describe(name), **values, "sources": sources})
+        sources = {row.key: _sourced(row) for row in numbers}
+        row = {"name": name, "what": catalogue.describe(name), **values, "source": _summary(sources)}
+        table.append({**row, "sources": sources})
     return table
 
 
 def _models() -> list[dict[str, Any]]:
-    """Models that a plan knows without their weights."""
+    """Models that a plan knows without their weights; ``sources`` says where each number is from."""
     from fedwave.models import catalogue
 
     entries = [entry for entry in map(catalogue.lookup, catalogue.names()) if entry is not None]
     return [
-        {"name": e.name, "parameters_m": e.parameters_m, "active_m": e.active_m, "hub": e.hub, "source": e.source}
+        {"name": e.name, "kind": e.kind, "parameters_m": e.parameters_m, "active_m": e.active_m, "hub": e.hub,
+         "basis": e.basis, "source": e.source, "sources": {key: _sourced(n) for key, n in e.numbers().items()}}
         for e in entries
-    ]
+    ]  # fmt: skip
+
+
+def _networks() -> list[dict[str, Any]]:
+    """Named networks, each with the registered one that it sets up, then those that are registered alone."""
+    from fedwave.wireless import catalogue
+
+    entries = [catalogue.lookup(name) for name in catalogue.names()]
+    named = [
+        {"name": e.name, "network": e.table["name"], "what": e.what, "source": e.source,
+         "sources": {key: _sourced(number) for key, number in e.numbers.items()}}
+        for e in entries
+    ]  # fmt: skip
+    alone = [_row("network", name) for name in registry.names("network") if name not in catalogue.names()]
+    return named + [{"name": r["name"], "network": r["name"], **r, "sources": {}} for r in alone]
+
+
+def _sourced(number: Any) -> dict[str, Any]:
+    return {key: getattr(number, key) for key in ("value", "unit", "basis", "source")}
+
+
+def _summary(sources: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many numbers rest on what: "4 computed, 2 assumed"."""
+    counts = Counter(source["basis"] for source in sources.values())
+    return ", ".join(f"{count} {basis}" for basis, count in counts.most_common())
 
 
 def _row(kind: str, name: str) -> dict[str, Any]:
