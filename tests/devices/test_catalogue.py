@@ -14,7 +14,7 @@ from fedwave.devices.device import Device
 
 
 def test_every_number_has_value_unit_source_and_basis() -> None:
-    assert len(catalogue.names()) >= 8
+    assert len(catalogue.names()) >= 15
     for row in catalogue.rows():
         assert row.value > 0, row
         assert len(row.source) > 10, row
@@ -42,16 +42,33 @@ def test_only_the_two_shares_that_no_data_sheet_gives_are_assumed() -> None:
         ("phone", "battery_j", 5.0 * 3.85 * 3600),
         ("phone-mid", "peak_flops", (2 * 2.2 * 16 + 6 * 1.8 * 8) * 1e9),
         ("phone-mid", "memory_bandwidth_bytes_s", 2133e6 * 2 * 32 / 8),
+        ("phone-mid", "battery_j", 5.0 * 3.85 * 3600),
         ("jetson-orin-nano", "peak_flops", 1024 * 2 * 1.02e9),
         ("jetson-agx-orin", "memory_bandwidth_bytes_s", 3200e6 * 2 * 256 / 8),
         ("raspberry-pi-5", "peak_flops", 4 * 2.4e9 * 16),
         ("raspberry-pi-5", "memory_bandwidth_bytes_s", 4267e6 * 32 / 8),
         ("laptop", "peak_flops", 8 * 3.3e9 * 32),
         ("laptop", "memory_bandwidth_bytes_s", 5600e6 * 128 / 8),
+        ("phone-2025", "peak_flops", (2 * 4.6 + 6 * 3.62) * 1e9 * 32),
+        ("phone-2025", "memory_bandwidth_bytes_s", 5300e6 * 2 * 64 / 8),
+        ("phone-2025", "battery_j", 7.0 * 3.85 * 3600),
+        ("vehicle", "active_power_w", 130 / 2),
+        ("raspberry-pi-zero-2-w", "peak_flops", 4 * 1.0e9 * 8),
+        ("raspberry-pi-zero-2-w", "memory_bandwidth_bytes_s", 450e6 * 2 * 32 / 8),
+        ("raspberry-pi-zero-2-w", "active_power_w", 0.350 * 5.1),
+        ("microcontroller", "peak_flops", 2 * 240e6 * 2),
+        ("microcontroller", "memory_bandwidth_bytes_s", 240e6 * 4),
+        ("microcontroller", "active_power_w", 0.068 * 3.3),
     ],
 )
 def test_computed_numbers_are_what_their_source_computes(name: str, key: str, value: float) -> None:
     assert getattr(catalogue.lookup(name), key) == pytest.approx(value, rel=1e-5)
+
+
+def test_each_computed_number_is_among_those() -> None:
+    computed = {(row.device, row.key) for row in catalogue.rows() if row.basis == "computed"}
+    marks = test_computed_numbers_are_what_their_source_computes.pytestmark  # type: ignore[attr-defined]
+    assert computed == {(name, key) for name, key, _ in marks[0].args[1]}
 
 
 def test_an_unknown_device_is_refused_with_the_nearest_name() -> None:
