@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """ "decoder", "decoder, experts", "text encoder" or "image encoder"; by the model's family."""
+        """One of "decoder", "decoder, experts", "text encoder" and "image encoder", by the model's family."""
         family = self.config.get("model_type")
         if family in ENCODERS:
             return "image encoder" if "patch_size" in self.config else "text encoder"

@@ -1,7 +1,7 @@
 """Named networks: each stands for a ``[network]`` table whose every value has a source. Data: catalogue.toml.
 
-An entry is a network's table as in a job, with a line ``what``, a line ``source``, and ``name``: a registered network, or
-another entry whose values hold where this one has none of its own.
+An entry is a network's table as in a job, with a line ``what``, a line ``source``, and ``name``: a registered network,
+or another entry whose values hold where this one has none of its own.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def table(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Layers:
-    """An entry as the files have it, not yet joined with the one that its ``name`` names; ``user``: the last of them."""
+    """An entry as the files have it, not yet joined with the one that its ``name`` names; ``user``: the last file."""
 
     entry: Entry
     user: UserEntry | None = None
