@@ -164,7 +164,9 @@ def _shape(user: UserEntry, config: Mapping[str, Any]) -> Architecture:
     except BadInput as error:
         raise user.refuse(error) from None
     except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise user.refuse(BadInput(f"the config gives no shape: {error}")) from None
+        texts = [key for key, value in config.items() if key != "model_type" and isinstance(value, (str, list, dict))]
+        wrong = f"{texts[0]}: must be a number, got {config[texts[0]]!r:.60}" if texts else f"no shape: {error}"
+        raise user.refuse(BadInput(wrong)) from None
 
 
 @lru_cache(maxsize=4)
