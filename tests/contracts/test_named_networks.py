@@ -134,12 +134,15 @@ def test_what_is_wrong_is_said_as_of_any_network(network: Any, sentence: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_half_the_time_on_both_carriers_is_all_the_time_on_one() -> None:
-    """The FDD of ``5g-rma``: a power-limited uplink gets the bits of 10 MHz all the time, within a block or two.
+@pytest.mark.parametrize("name", ["5g-rma", "lte"])
+def test_half_the_time_on_both_carriers_is_all_the_time_on_one(name: str) -> None:
+    """FDD as a TDD of twice the band: the times are those of one carrier of 10 MHz that one direction has nearly alone.
 
-    By hand: 26 dBm over 2 n blocks are 23 dBm over n; half the time at 2 n blocks is all the time at n.
+    26 dBm over 2 n blocks are 23 dBm over n, half the time at 2 n blocks is all the time at n; 106 blocks for 2 x 52.
     """
-    fdd = experiment("5g-rma").network
-    assert fdd.prbs == 106 and fdd.budget.tdd_uplink_share == 0.5
-    assert fdd.budget.ue_p_cmax_dbm - 23.0 == pytest.approx(10.0 * math.log10(1.0 / 0.5), abs=0.02)
-    assert fdd.resolved("gnb_power_dbm") - 46.0 == pytest.approx(10.0 * math.log10(20.0 / 10.0), abs=0.02)
+    large = {"task": TOY | {"dimension": 1_000_000}}
+    fdd = plan(experiment(name, **large), rounds=2)
+    one = {"name": name, "bandwidth_mhz": 10, "gnb_power_dbm": 46}
+    for share, part in ((0.98, "uplink_s"), (0.02, "downlink_s")):
+        alone = experiment(one | {"budget": {"tdd_uplink_share": share, "ue_p_cmax_dbm": 23}}, **large)
+        assert getattr(fdd, part) == pytest.approx(0.98 * getattr(plan(alone, rounds=2), part), rel=0.04)
