@@ -156,6 +156,17 @@ def test_list_devices_has_a_source_per_number(fedwave_):
     assert {"peak_flops", "memory_bytes"} <= set(devices["phone"]["sources"])
 
 
+def test_list_networks_has_a_source_per_number(fedwave_):
+    networks = {row["name"]: row for row in json.loads(fedwave_("list", "networks", "--json")[1])}
+    lte = networks["lte"]
+    assert (lte["network"], lte["sources"]["carrier_ghz"]["value"]) == ("cell", 1.8)
+    assert (lte["defaults"]["p0_dbm"]["basis"], lte["defaults"]["ue_noise_figure_db"]["basis"]) == ("assumed", "cited")
+    assert {"wifi-6", "nb-iot", "cell", "trace"} <= set(networks) and len(networks) == len(set(networks))
+    for row in networks.values():
+        assert not set(row["defaults"]) & {key.split(".")[-1] for key in row["sources"]}
+        assert all(n["source"] and n["basis"] for n in [*row["sources"].values(), *row["defaults"].values()])
+
+
 def test_list_on_a_terminal(capsys, monkeypatch):
     """A terminal wraps long cells instead; brackets in them are text, not markup."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)

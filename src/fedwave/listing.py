@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from fedwave.core import registry
-from fedwave.core.errors import unknown
+from fedwave.core import config, registry
+from fedwave.core.errors import BadInput, unknown
 
 _KINDS = {
     "adapters": "adapter", "downlinks": "downlink", "energy": "energy", "engines": "engine", "methods": "method",
@@ -71,17 +71,38 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _networks() -> list[dict[str, Any]]:
-    """Named networks, each with the registered one that it sets up, then those that are registered alone."""
+    """Named networks, each with the registered one that it sets up, then those that are registered alone.
+
+    ``sources``: values of the name itself; ``defaults``: all other numbers that the network rests on.
+    """
     from fedwave.wireless import catalogue
 
-    entries = [catalogue.lookup(name) for name in catalogue.names()]
-    named = [
-        {"name": e.name, "network": e.table["name"], "what": e.what, "source": e.source,
-         "sources": {key: _sourced(number) for key, number in e.numbers.items()}}
-        for e in entries
-    ]  # fmt: skip
-    alone = [_row("network", name) for name in registry.names("network") if name not in catalogue.names()]
-    return named + [{"name": r["name"], "network": r["name"], **r, "sources": {}} for r in alone]
+    named = catalogue.names()
+    table = []
+    for name in [*named, *(name for name in registry.names("network") if name not in named)]:
+        entry = catalogue.lookup(name) if name in named else None
+        row = {"name": name, "network": entry.table["name"] if entry else name}
+        row |= {"what": entry.what, "source": entry.source} if entry else _row("network", name)
+        sources = {key: _sourced(number) for key, number in entry.numbers.items()} if entry else {}
+        table.append({**row, "sources": sources, "defaults": _defaults(name, {key.split(".")[-1] for key in sources})})
+    return table
+
+
+def _defaults(name: str, told: set[str]) -> dict[str, Any]:
+    """What ``explain()`` says of a network beyond ``told``; empty where it cannot be built from its name alone."""
+    try:
+        network = config.build("network", name)
+    except BadInput:
+        return {}
+    rows = network.explain() if hasattr(network, "explain") else []
+    return {key: _explained(value, unit, source) for key, value, unit, source in rows if key not in told}
+
+
+def _explained(value: Any, unit: str, source: str) -> dict[str, Any]:
+    """A row of ``explain()``; what it takes for the job's is a default here, since there is no job."""
+    if source == "job":
+        return {"value": value, "unit": unit, "basis": "assumed", "source": "default of the registered network"}
+    return {"value": value, "unit": unit, "basis": "assumed" if "assum" in source else "cited", "source": source}
 
 
 def _sourced(number: Any) -> dict[str, Any]:
