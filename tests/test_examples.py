@@ -127,4 +127,4 @@ def test_jobs_parse_and_plan(name: str) -> None:
 def test_the_own_device_is_used() -> None:
     plan = fw.plan(Experiment.load(EXAMPLES / "my_device.toml"))
     assert set(plan.devices) == {"camera", "phone"}
-    assert plan.devices["camera"]["compute_s"] > plan.devices["phone"]["compute_s"]
+    assert plan.devices["camera"].compute_s > plan.devices["phone"].compute_s

@@ -25,6 +25,7 @@ PACKAGES = {
         "fedwave.experiment",
         "fedwave.simulation",
         "fedwave.planner",
+        "fedwave.planner.rehearsal",
         "fedwave.baselines",
         "fedwave.remote",
     ],

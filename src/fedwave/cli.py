@@ -111,9 +111,9 @@ def plan(job: Job = None, overrides: Overrides = None, as_json: AsJson = False) 
     if as_json:
         _print_json(result.to_dict())
     else:
-        from fedwave import console
+        from fedwave.planner.show import lines
 
-        console.show_plan(result)
+        print(*lines(result), sep="\n")
     if not result.feasible:
         raise typer.Exit(3)
 

@@ -17,7 +17,6 @@ from fedwave.results.format import MISSING, data, duration, si
 from fedwave.results.table import COLUMNS, cells, metrics, number
 
 if TYPE_CHECKING:
-    from fedwave.planner import Plan
     from fedwave.simulation import Run, Simulation
 
 Progress = Callable[[int, int], None]
@@ -259,52 +258,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return MISSING
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
-
-
-def _base_row(plan: Plan) -> dict[str, str]:
-    base = plan.base_delivery
-    if base is None:
-        return {}
-    missed = f", {base['unreached_share']:.0%} not reached" if base["unreached_share"] else ""
-    seconds, joules = duration(base["seconds"]), si(base["joules_mean"], "J")
-    text = f"{data(base['bits'])} to every device once: {seconds}, {joules} each"
-    return {"base model": text + missed}
-
-
-def show_plan(plan: Plan) -> None:
-    """A plan in words and numbers."""
-    print(f"verdict: {plan.verdict}; binding: {plan.binding.replace('_', ' ')}")
-    lines = {
-        "model": f"{_count(plan.model_parameters)} parameters, {_count(plan.trainable_parameters)} trainable",
-        "round": f"{duration(plan.round_s)} (p5 {duration(plan.round_s_p5)}, p95 {duration(plan.round_s_p95)}): "
-        f"download {duration(plan.downlink_s)}, compute {duration(plan.compute_s)}, upload {duration(plan.uplink_s)}",
-        "payload": f"{data(plan.uplink_bits_per_client)} up, {data(plan.downlink_bits_per_client)} down "
-        "per client and round",
-        "energy": f"{si(plan.energy_j_per_client, 'J')} per client and round, {si(plan.total_energy_j, 'J')} in all",
-        "memory": f"{si(plan.peak_memory_bytes, 'B')} at most on a device",
-        "delivered": f"{plan.delivered_share:.0%} of the updates of {plan.clients} clients in turn"
-        + "".join(f", {name.replace('_', ' ')} {share:.0%}" for name, share in plan.lost.items()),
-        **_base_row(plan),
-        "in all": f"{plan.rounds} round{'s' if plan.rounds != 1 else ''} in {duration(plan.total_s)}"
-        + (f", going by the first {plan.rehearsed}" if plan.rehearsed < plan.rounds else ""),
-    }
-    for name, text in lines.items():
-        print(f"  {name:<10} {text}")
-    for name, device in plan.devices.items():
-        needed, usable = (si(float(device[key]), "B") for key in ("peak_memory_bytes", "usable_memory_bytes"))
-        fits = (
-            f"{needed} of {usable} usable" if device["fits"] else f"needs {needed}, has {usable} usable: does NOT fit"
-        )
-        print(
-            f"  {name}: {duration(float(device['compute_s']))} of computing "
-            f"(at {device['training_efficiency']:.0%} of peak, assumed), {fits}"
-        )
-    for assumption in plan.assumptions:
-        print(f"  assumes: {assumption}")
-
-
-def _count(number: int) -> str:
-    return si(float(number), "").strip()
 
 
 def _metrics(metrics: dict[str, float]) -> str:

@@ -94,6 +94,7 @@ class Spec:
     lora_scale : alpha / r, the factor of B A (one for every client, whatever its rank).
     max_rank : LoRA rank that the leaves are sized for; 0 without LoRA.
     inference_bytes : working memory of a forward pass without gradients, per sample.
+    tokens : of a sample as it is charged; 1 where samples have none.
     assumptions : sentences for the reader of a plan.
     """
 
@@ -108,6 +109,7 @@ class Spec:
     lora_scale: float = 1.0
     max_rank: int = 0
     inference_bytes: float = 0.0
+    tokens: int = 1
     assumptions: tuple[str, ...] = ()
 
     @property

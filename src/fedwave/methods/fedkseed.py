@@ -65,9 +65,13 @@ class FedKSeed(Method):
         """Two forward passes per row."""
         return cohort.rows * 2.0 * spec.forward_flops
 
-    def memory_bytes(self, spec: Spec, batch_size: int) -> float:
-        """Inference memory: weights, the trainable leaves, one perturbation; no gradients, no optimiser."""
-        return spec.base_bytes + 8.0 * spec.trainable_parameters + batch_size * spec.inference_bytes
+    def memory_bytes(self, spec: Spec, batch_size: int) -> dict[str, float]:
+        """Inference memory: weights, one perturbation; no gradients, no optimiser."""
+        return {
+            "weights": spec.base_bytes + 4.0 * spec.trainable_parameters,
+            "method": 4.0 * spec.trainable_parameters,
+            "activations": batch_size * spec.inference_bytes,
+        }
 
     def init(self, spec: Spec, initial: Mapping[str, Any], server: Server, key: Key) -> State:
         """All accumulators at zero."""

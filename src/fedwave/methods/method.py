@@ -117,12 +117,17 @@ class Method:
         """Training arithmetic of each client, ``[C]``."""
         return cohort.rows * (spec.forward_flops + spec.backward_flops)
 
-    def memory_bytes(self, spec: Spec, batch_size: int) -> float:
-        """Peak memory of one client: weights, trainable copy, gradients, optimiser, activations."""
+    def memory_bytes(self, spec: Spec, batch_size: int) -> dict[str, float]:
+        """What one client holds at its peak, part by part; the sum is what must fit into its memory."""
         trained = sum(leaf.size for leaf in self.travelling(spec).values())
         kept = sum(leaf.size for leaf in self.memory(spec).values())
-        values = spec.trainable_parameters + trained * (1 + len(self.local_optimizer.slots)) + kept
-        return spec.base_bytes + 4.0 * values + batch_size * spec.activation_bytes
+        return {
+            "weights": spec.base_bytes + 4.0 * spec.trainable_parameters,
+            "gradients": 4.0 * trained,
+            "optimizer": 4.0 * trained * len(self.local_optimizer.slots),
+            "method": 4.0 * kept,
+            "activations": batch_size * spec.activation_bytes,
+        }
 
     def server_flops(self, spec: Spec, cohort: Cohort) -> float:
         """Aggregation arithmetic: a multiply and an add per received value."""
@@ -143,7 +148,7 @@ class Method:
         weights = spec.base_bytes + 4.0 * spec.trainable_parameters
         return Work(
             phases=(Phase(down + missed_bits, self.flops(spec, cohort), up),),
-            memory_bytes=np.full(len(cohort), self.memory_bytes(spec, batch_size)),
+            memory_bytes=np.full(len(cohort), sum(self.memory_bytes(spec, batch_size).values())),
             touched_bytes=2.0 * cohort.steps * weights + 2.0 * cohort.rows * spec.activation_bytes,
             server_flops=self.server_flops(spec, cohort),
             up_values=values if summed else None,

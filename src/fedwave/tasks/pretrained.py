@@ -142,6 +142,7 @@ class Pretrained:
             bases=bases,
             lora_scale=adapter.scale if isinstance(adapter, Lora) else 1.0,
             max_rank=adapter.max_rank,
+            tokens=tokens,
             assumptions=(*assumptions, *ASSUMPTIONS) + ((FROZEN_BACKWARD,) if beside else ()),
         )
 

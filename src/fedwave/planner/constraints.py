@@ -1,0 +1,145 @@
+"""What a job must keep to, how near it is to it, and the verdict that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fedwave.core.types import Floats
+from fedwave.planner.needs import Needs
+from fedwave.results.format import duration, si
+
+Verdict = Literal["suitable", "conditional", "unsuitable"]
+_LOST_TO = {  # an update's status -> the constraint behind it
+    "missed_broadcast": "downlink", "outage": "uplink", "radio_link_failure": "uplink", "deadline": "deadline",
+    "memory": "memory", "battery": "energy", "refused": "airtime", "access": "access", "quorum": "deadline",
+}  # fmt: skip
+ENOUGH = 0.9  # share of the clients for which a constraint must hold
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """What counts as suitable where neither devices nor deadline say it.
+
+    Parameters
+    ----------
+    days : within which all rounds must be played.
+    battery_share : of a full battery that a client may spend on a round.
+    airtime_share : of the uplink carrier that the job may take while a round lasts; by default all that is free.
+    """
+
+    days: float = 30.0
+    battery_share: float = 0.05
+    airtime_share: float = 1.0
+
+    def sentences(self) -> tuple[str, ...]:
+        """What a plan takes for granted."""
+        return (
+            f"suitable: all rounds within {self.days:g} days, at most {self.battery_share:.0%} of a battery a round, "
+            f"at most {self.airtime_share:.0%} of the uplink carrier",
+        )
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One thing that a job needs and what there is of it.
+
+    ``margin`` is have / need, for the client for which it is least among the best nine of ten; below 1 it does not
+    hold. ``hard``: without it nothing works, whatever one is willing to put up with.
+    """
+
+    name: str
+    need: float
+    have: float
+    unit: str
+    hard: bool = True
+
+    @property
+    def margin(self) -> float:
+        """have / need; at most 1e9, where next to nothing is needed."""
+        return min(self.have / self.need, 1e9) if self.need > 0.0 else 1e9
+
+    def sentence(self) -> str:
+        """In words."""
+        show = duration if self.unit == "s" else (lambda value: si(value, self.unit))
+        if self.unit == "1":
+            show = "{:.3g}".format
+        return f"{self.name}: needs {show(self.need)} of {show(self.have)} ({self.margin:.3g}x)"
+
+
+def device_constraints(needs: Mapping[str, Needs], yardsticks: Yardsticks) -> list[Constraint]:
+    """Memory, storage and energy, each at the client that a tenth of all clients are worse off than."""
+    classes = list(needs.values())
+    weight = np.array([one.clients for one in classes], dtype=float)
+    found = []
+    for name, unit, hard, pairs in (
+        ("memory", "B", True, [(one.peak_memory_bytes, one.usable_memory_bytes) for one in classes]),
+        ("storage", "B", True, [(one.storage_bytes, one.device_storage_bytes) for one in classes]),
+        ("energy", "1", False, [(one.battery_share, yardsticks.battery_share) for one in classes]),
+    ):
+        known = [k for k, (need, have) in enumerate(pairs) if need is not None and have is not None]
+        if known:
+            margin = np.array([_margin(*pairs[k]) if k in known else np.inf for k in range(len(pairs))])
+            worst = _worst(margin, weight)
+            if worst in known:
+                need, have = pairs[worst]
+                found.append(Constraint(name, float(need or 0.0), float(have or 0.0), unit, hard))
+    return found
+
+
+def time_constraints(parts: Mapping[str, float], round_s: float, budget_s: float) -> list[Constraint]:
+    """How much longer each part of a round may take, the others being what they are.
+
+    Parameters
+    ----------
+    parts : seconds on the critical path by name (``downlink``, ``compute``, ``uplink``, ``access``).
+    round_s : the whole round.
+    budget_s : what a round may take: the deadline, or the days there are over the rounds.
+    """
+    return [
+        Constraint(name, seconds, max(budget_s - (round_s - seconds), 0.0), "s")
+        for name, seconds in parts.items()
+        if seconds > 0.0
+    ]
+
+
+def judge(constraints: Sequence[Constraint], *, enough: bool, heard: float) -> Verdict:
+    """Unsuitable where something does not hold without which nothing works, or too few can be heard in most rounds.
+
+    Conditional where more than one client in ten is lost, or a yardstick does not hold that may be moved.
+
+    Parameters
+    ----------
+    enough : the quorum is heard in most rounds.
+    heard : share of the updates that count.
+    """
+    if not enough or any(one.hard and one.margin < 1.0 for one in constraints):
+        return "unsuitable"
+    return "suitable" if heard >= ENOUGH and all(one.margin >= 1.0 for one in constraints) else "conditional"
+
+
+def binding(constraints: Sequence[Constraint], lost: Mapping[str, float]) -> Constraint | str:
+    """What most updates are ``lost`` to, where any are given; else the constraint with the least margin.
+
+    Where the loss has a constraint with a margin below 1, it is that one.
+    """
+    broken = [one for one in constraints if one.margin < 1.0]
+    if lost and not broken:
+        why = _LOST_TO[max(lost, key=lambda name: lost[name])]
+        return next((one for one in constraints if one.name == why and one.margin < 1.0), why)
+    return min(broken or constraints, key=lambda one: (one.margin, -one.need))
+
+
+def _margin(need: float | None, have: float | None) -> float:
+    return np.inf if not need or have is None else have / need
+
+
+def _worst(margin: Floats, weight: Floats) -> int:
+    """The class that the (1 - ENOUGH) quantile of all clients belongs to, the least margins first."""
+    order = np.argsort(margin, kind="stable")
+    below = np.cumsum(weight[order]) / weight.sum()
+    return int(order[np.searchsorted(below, 1.0 - ENOUGH, side="right").clip(max=len(order) - 1)])

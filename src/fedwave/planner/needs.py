@@ -1,0 +1,96 @@
+"""What a round asks of each class of device: memory part by part, storage, arithmetic, energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedwave.core.types import Bools
+from fedwave.federation.setting import Setting, Turn
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Of one device class: means over its clients in the rehearsed rounds, per round.
+
+    Parameters
+    ----------
+    clients : of the population that have such a device.
+    memory_bytes : at the peak, part by part.
+    usable_memory_bytes : of the device, for an application.
+    storage_bytes : of the base model, the trained part and what the method keeps between rounds.
+    flops, compute_s, compute_j : of the training; ``training_efficiency`` the share of the peak that it reaches.
+    radio_j : set-up, transfers and tail.
+    battery_share : of a full battery, radio and training together; ``None`` on mains.
+    device_storage_bytes, battery_j : of the device; ``None`` where it has no limit.
+    tokens_per_j : trained per joule of training: tokens/s/W.
+    """
+
+    clients: int
+    memory_bytes: dict[str, float]
+    usable_memory_bytes: float
+    storage_bytes: float
+    device_storage_bytes: float | None
+    flops: float
+    training_efficiency: float
+    compute_s: float
+    compute_j: float
+    radio_j: float
+    battery_j: float | None
+    battery_share: float | None
+    tokens_per_j: float
+
+    @property
+    def peak_memory_bytes(self) -> float:
+        """All parts together."""
+        return sum(self.memory_bytes.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within what an application may take."""
+        return self.peak_memory_bytes <= self.usable_memory_bytes
+
+
+def needs(setting: Setting, turns: Sequence[Turn]) -> dict[str, Needs]:
+    """Of every device class that was met in ``turns``, by name."""
+    found = {}
+    for index, name in enumerate(setting.fleet.names):
+        mine = [(turn, turn.cohort.device == index) for turn in turns]
+        if any(who.any() for _, who in mine):
+            found[name] = _of_class(setting, index, mine)
+    return found
+
+
+def _of_class(setting: Setting, index: int, mine: list[tuple[Turn, Bools]]) -> Needs:
+    device, spec, method = setting.fleet.classes[index], setting.spec, setting.method
+    kept = sum(leaf.size for leaf in method.memory(spec).values())
+    compute_j = _mean([turn.compute.joules.sum(0)[who] for turn, who in mine])
+    radio_j = _mean([turn.delivery.radio_j[who] for turn, who in mine])
+    flops = _mean([_flops(turn)[who] for turn, who in mine])
+    tokens = spec.tokens * _mean([turn.cohort.rows[who] for turn, who in mine])
+    return Needs(
+        clients=int((setting.population.device == index).sum()),
+        memory_bytes=method.memory_bytes(spec, setting.batch_size),
+        usable_memory_bytes=device.usable_memory_bytes,
+        storage_bytes=spec.base_bytes + 4.0 * (spec.trainable_parameters + kept),
+        device_storage_bytes=device.storage_bytes,
+        flops=flops,
+        training_efficiency=device.training_efficiency,
+        compute_s=_mean([turn.compute.seconds.sum(0)[who] for turn, who in mine]),
+        compute_j=compute_j,
+        radio_j=radio_j,
+        battery_j=device.battery_j,
+        battery_share=None if device.battery_j is None else (compute_j + radio_j) / device.battery_j,
+        tokens_per_j=tokens / compute_j if compute_j > 0.0 else 0.0,
+    )
+
+
+def _flops(turn: Turn) -> np.ndarray:
+    return np.sum([np.broadcast_to(phase.flops, len(turn.cohort)) for phase in turn.work.phases], axis=0)
+
+
+def _mean(values: list[np.ndarray]) -> float:
+    joined = np.concatenate(values)
+    return float(joined.mean()) if joined.size else 0.0

@@ -1,0 +1,240 @@
+"""The rounds of a job rehearsed on shapes alone, and what they come to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fedwave.core.errors import BadInput
+from fedwave.core.types import STATUSES, RoundRecord
+from fedwave.experiment import Experiment
+from fedwave.federation.checks import check_network
+from fedwave.federation.setting import Setting, Turn
+from fedwave.federation.sync import rehearse
+from fedwave.planner.constraints import (
+    DAY_S,
+    ENOUGH,
+    Constraint,
+    Verdict,
+    Yardsticks,
+    binding,
+    device_constraints,
+    judge,
+    time_constraints,
+)
+from fedwave.planner.needs import Needs, needs
+from fedwave.planner.radio import Air, air
+
+_REHEARSED = 20
+_USUAL = Yardsticks()
+_STAND_IN = "the network's own fidelity takes too long for a plan: this is its link tables'"
+_ANYHOW = "no device can take part; seconds, bits and joules are those of a round in which memory and battery sufficed"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job asks of its devices and its network. Quantities are per round unless said otherwise.
+
+    ``binding`` is the constraint with the least ``margin`` (have over need; below 1 it does not hold), or what keeps
+    clients out of the round; ``constraints`` are all of them. ``*_per_client`` are means over the rehearsed cohorts,
+    ``round_s_p5`` and ``round_s_p95`` quantiles over the ``rehearsed`` rounds; totals take those for all.
+    ``granularity`` is seconds of computing over seconds of communication of the client that ends the round,
+    ``tokens_per_j`` what is trained per joule of training (tokens/s/W), over all clients. ``base_delivery`` is the
+    one-time delivery of the base model to all devices, in no other number.
+    """
+
+    verdict: Verdict
+    binding: str
+    margin: float | None
+    constraints: tuple[Constraint, ...]
+    round_s: float
+    round_s_p5: float
+    round_s_p95: float
+    downlink_s: float
+    compute_s: float
+    uplink_s: float
+    access_s: float
+    server_s: float
+    granularity: float | None
+    uplink_bits_per_client: float
+    downlink_bits_per_client: float
+    energy_j_per_client: float
+    tokens_per_j: float
+    peak_memory_bytes: float
+    trainable_parameters: int
+    model_parameters: int
+    clients: int
+    delivered_share: float
+    lost: dict[str, float]
+    rounds: int
+    rounds_per_day: float
+    total_s: float
+    total_energy_j: float
+    total_bits: float
+    battery_cycles: float
+    devices: dict[str, Needs]
+    air: Air
+    assumptions: tuple[str, ...]
+    rehearsed: int
+    base_delivery: dict[str, float] | None = None
+
+    @property
+    def feasible(self) -> bool:
+        """The job can work: exit code 0, else 3."""
+        return self.verdict != "unsuitable"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain table, with what follows from its entries."""
+        table = asdict(self)
+        table["constraints"] = [asdict(one) | {"margin": one.margin} for one in self.constraints]
+        for name, one in self.devices.items():
+            table["devices"][name] |= {"peak_memory_bytes": one.peak_memory_bytes, "fits": one.fits}
+        table["air"]["left_share"] = self.air.left_share
+        return table
+
+
+def plan(experiment: Experiment, *, rounds: int | None = None, yardsticks: Yardsticks = _USUAL) -> Plan:
+    """Rehearse ``rounds`` (by default the job's, at most 20) without training; see :func:`.constraints.judge`.
+
+    Raises :class:`BadInput` where the numbers run out of range.
+    """
+    job = experiment.setting()
+    setting = replace(job, network=job.network.for_planning())
+    check_network(setting)
+    with np.errstate(all="ignore"):  # what overflows shows in the result, and is refused there
+        count = rounds or min(setting.rounds, _REHEARSED)
+        rehearsal = list(rehearse(setting, count))
+        takes_place = any(turn.delivery.trained.any() for _, turn in rehearsal)
+        costs = rehearsal if takes_place else list(rehearse(setting, count, anyhow=True))
+        found = _checked(_summary(setting, rehearsal, costs, yardsticks))
+    if setting.network == job.network:
+        return found
+    return replace(found, assumptions=(_STAND_IN, *found.assumptions))
+
+
+def _summary(
+    setting: Setting,
+    rehearsal: list[tuple[RoundRecord, Turn]],
+    costs: list[tuple[RoundRecord, Turn]],
+    yardsticks: Yardsticks,
+) -> Plan:
+    """The plan: who takes part from ``rehearsal``, what it costs from ``costs`` (the same, where anybody can)."""
+    records, turns = [r for r, _ in costs], [t for _, t in costs]
+    seconds = np.array([r.round_s for r in records])
+    round_s, path = float(seconds.mean()), _path(records, turns)
+    devices, radio = needs(setting, turns), air(turns)
+    lost, heard = _lost(rehearsal)
+    budget_s = setting.federation.deadline_s or yardsticks.days * DAY_S / setting.rounds
+    constraints = [
+        *device_constraints(devices, yardsticks),
+        *time_constraints(path, round_s, budget_s),
+        Constraint("airtime", radio.share, yardsticks.airtime_share, "1", hard=False),
+    ]
+    enough = float(np.mean([r.delivered >= setting.federation.quorum for r, _ in rehearsal])) >= 0.5
+    verdict = judge(constraints, enough=enough, heard=heard)
+    bound = binding(constraints, lost if heard < ENOUGH else {})
+    talk_s = path["downlink"] + path["uplink"] + path["access"]
+    assumptions = (*yardsticks.sentences(), *setting.spec.assumptions, *_radio_assumptions(setting))
+    turns_each = setting.rounds * _mean(turns, lambda t: float(len(t.cohort))) / max(len(setting.population), 1)
+    bits = {"uplink": _mean(turns, _up_bits), "downlink": _mean(turns, lambda t: t.work.down_bits)}
+    return Plan(
+        verdict=verdict,
+        binding=bound.name if isinstance(bound, Constraint) else bound,
+        margin=bound.margin if isinstance(bound, Constraint) else None,
+        constraints=tuple(constraints),
+        round_s=round_s,
+        round_s_p5=float(np.quantile(seconds, 0.05)),
+        round_s_p95=float(np.quantile(seconds, 0.95)),
+        **{f"{name}_s": value for name, value in path.items()},
+        server_s=float(np.mean([r.server_s for r in records])),
+        granularity=path["compute"] / talk_s if talk_s > 0.0 else None,
+        **{f"{name}_bits_per_client": value for name, value in bits.items()},
+        energy_j_per_client=_mean(turns, lambda t: t.delivery.radio_j + t.delivery.compute_j),
+        tokens_per_j=_over(devices, "tokens_per_j"),
+        peak_memory_bytes=max((one.peak_memory_bytes for one in devices.values()), default=0.0),
+        trainable_parameters=setting.spec.trainable_parameters,
+        model_parameters=setting.spec.model_parameters,
+        clients=len(setting.population),
+        delivered_share=heard,
+        lost=lost,
+        rounds=setting.rounds,
+        rounds_per_day=DAY_S / round_s if round_s > 0.0 else 0.0,
+        total_s=round_s * setting.rounds,
+        total_energy_j=float(np.mean([r.energy_j for r in records])) * setting.rounds,
+        total_bits=sum(bits.values()) * turns_each * len(setting.population),
+        battery_cycles=turns_each * max((one.battery_share or 0.0 for one in devices.values()), default=0.0),
+        devices=devices,
+        air=radio,
+        assumptions=assumptions if costs is rehearsal else (_ANYHOW, *assumptions),
+        rehearsed=len(rehearsal),
+        base_delivery=setting.base_delivery(),
+    )
+
+
+def _path(records: list[RoundRecord], turns: list[Turn]) -> dict[str, float]:
+    """Mean seconds of the critical path by part; what was spent connecting is apart from the transfers."""
+    path = {name: float(np.mean([getattr(r, f"{name}_s") for r in records])) for name in ("downlink", "compute")}
+    uplink = float(np.mean([r.uplink_s for r in records]))
+    access = float(np.mean([_slowest(turn) for turn in turns]))
+    up_access = min(access, uplink)
+    return path | {"uplink": uplink - up_access, "access": up_access}
+
+
+def _slowest(turn: Turn) -> float:
+    """Seconds that the client that ends the round spends connecting."""
+    delivery = turn.delivery
+    if delivery.access_s is None or not np.isfinite(delivery.finish_s).any():
+        return 0.0
+    return float(delivery.access_s[np.argmax(np.where(np.isfinite(delivery.finish_s), delivery.finish_s, -np.inf))])
+
+
+def _lost(rehearsal: list[tuple[RoundRecord, Turn]]) -> tuple[dict[str, float], float]:
+    """Shares of the updates by why they were lost, and the share that counts."""
+    status = np.concatenate([t.delivery.status for _, t in rehearsal]) if rehearsal else np.zeros(0)
+    lost = {
+        name: float(np.mean(status == code)) for code, name in enumerate(STATUSES) if code and np.any(status == code)
+    }
+    return lost, float(np.mean(status == 0)) if status.size else 0.0
+
+
+def _over(devices: dict[str, Needs], name: str) -> float:
+    """Mean over all clients."""
+    clients = sum(one.clients for one in devices.values())
+    return sum(getattr(one, name) * one.clients for one in devices.values()) / clients if clients else 0.0
+
+
+def _radio_assumptions(setting: Setting) -> list[str]:
+    """The entries of the link budget that rest on an assumption rather than on a table."""
+    explain = getattr(setting.network, "explain", None)
+    rows = explain() if explain else []
+    return [
+        f"{name} = {_shown(value)} {unit}".rstrip() + source.removeprefix("assumption")
+        for name, value, unit, source in rows
+        if source.startswith("assumption")
+    ]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _checked(plan: Plan) -> Plan:
+    """``plan``, where all its numbers are finite."""
+    for name, value in vars(plan).items():
+        if isinstance(value, float) and not np.isfinite(value):
+            raise BadInput(
+                f"the plan's {name} is {value}: a number of the job's devices or network is beyond all measure"
+            )
+    return plan
+
+
+def _up_bits(turn: Turn) -> Any:
+    """What clients are asked to send digitally; of a sum in the air, what they sent to make it possible."""
+    return turn.work.up_bits if turn.delivery.up_symbols is None else turn.delivery.up_sent_bits
+
+
+def _mean(turns: list[Turn], what: Any) -> float:
+    values = np.concatenate([np.atleast_1d(what(turn)) for turn in turns])
+    return float(values.mean()) if values.size else 0.0

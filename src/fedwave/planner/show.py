@@ -1,0 +1,103 @@
+"""A plan in words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedwave.planner.needs import Needs
+from fedwave.planner.radio import Spread
+from fedwave.planner.rehearsal import Plan
+from fedwave.results.format import data, duration, si
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan, line by line."""
+    margin = "" if plan.margin is None else f", margin {_times(plan.margin)}"
+    yield f"verdict: {plan.verdict}; binding: {plan.binding}{margin}"
+    for name, text in _rows(plan):
+        yield f"  {name:<10} {text}"
+    for name, device in plan.devices.items():
+        yield f"  {name}: {_device(device)}"
+    for one in plan.constraints:
+        yield f"  {'holds' if one.margin >= 1.0 else 'BROKEN'}: {one.sentence()}"
+    for assumption in plan.assumptions:
+        yield f"  assumes: {assumption}"
+
+
+def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    yield "model", f"{_count(plan.model_parameters)} parameters, {_count(plan.trainable_parameters)} trainable"
+    spread = f"(p5 {duration(plan.round_s_p5)}, p95 {duration(plan.round_s_p95)})"
+    path = {"download": plan.downlink_s, "compute": plan.compute_s, "connect": plan.access_s, "upload": plan.uplink_s}
+    yield "round", f"{duration(plan.round_s)} {spread}: " + ", ".join(f"{n} {duration(s)}" for n, s in path.items())
+    if plan.granularity is not None:
+        yield "balance", f"{plan.granularity:.3g} s of computing per second of communication"
+    up, down = data(plan.uplink_bits_per_client), data(plan.downlink_bits_per_client)
+    yield "payload", f"{up} up, {down} down per client and round"
+    yield from _air(plan)
+    each, total = si(plan.energy_j_per_client, "J"), si(plan.total_energy_j, "J")
+    efficiency = f", {plan.tokens_per_j:.3g} tokens/s/W of training" if plan.tokens_per_j else ""
+    yield "energy", f"{each} per client and round{efficiency}, {total} in all"
+    yield "memory", f"{si(plan.peak_memory_bytes, 'B')} at most on a device"
+    yield (
+        "delivered",
+        f"{plan.delivered_share:.0%} of the updates of {plan.clients} clients in turn"
+        + "".join(f", {name.replace('_', ' ')} {share:.0%}" for name, share in plan.lost.items()),
+    )
+    if plan.base_delivery is not None:
+        yield "base model", _base(plan.base_delivery)
+    rehearsed = f", going by the first {plan.rehearsed}" if plan.rehearsed < plan.rounds else ""
+    cycles = f", {plan.battery_cycles:.2g} battery charges of a client" if plan.battery_cycles else ""
+    yield (
+        "in all",
+        (
+            f"{plan.rounds} round{'s' if plan.rounds != 1 else ''} in {duration(plan.total_s)} "
+            f"({plan.rounds_per_day:.3g} a day){rehearsed}; {data(plan.total_bits)}, "
+            f"{plan.total_energy_j / 3.6e6:.3g} kWh{cycles}"
+        ),
+    )
+
+
+def _air(plan: Plan) -> Iterator[tuple[str, str]]:
+    air = plan.air
+    if air.up_bps is not None:
+        carrier = "" if air.carrier_bps is None else f" (alone on the carrier {_rates(air.carrier_bps)})"
+        yield "up", f"{_rates(air.up_bps)}{carrier}"
+    if air.down_bps is not None:
+        yield "down", _rates(air.down_bps)
+    if air.block_s:
+        yield (
+            "airtime",
+            (
+                f"{air.block_s:.3g} resource-block seconds a round, {air.share:.0%} of the uplink carrier; "
+                f"{air.left_share:.0%} is left to others"
+            ),
+        )
+
+
+def _rates(spread: Spread) -> str:
+    return " / ".join(si(value, "bit/s") for value in (spread.p5, spread.p50, spread.p95)) + " at p5 / p50 / p95"
+
+
+def _device(device: Needs) -> str:
+    needed, usable = si(device.peak_memory_bytes, "B"), si(device.usable_memory_bytes, "B")
+    parts = ", ".join(f"{name} {si(value, 'B')}" for name, value in device.memory_bytes.items() if value)
+    fits = f"{needed} of {usable} usable" if device.fits else f"needs {needed}, has {usable} usable: does NOT fit"
+    battery = "" if device.battery_share is None else f", {device.battery_share:.2%} of a battery a round"
+    return (
+        f"{duration(device.compute_s)} of computing (at {device.training_efficiency:.0%} of peak, assumed), "
+        f"{fits} ({parts}){battery}"
+    )
+
+
+def _base(base: dict[str, float]) -> str:
+    missed = f", {base['unreached_share']:.0%} not reached" if base["unreached_share"] else ""
+    seconds, joules = duration(base["seconds"]), si(base["joules_mean"], "J")
+    return f"{data(base['bits'])} to every device once: {seconds}, {joules} each{missed}"
+
+
+def _times(margin: float) -> str:
+    return f"{margin:.3g}x" if margin < 1e4 else "more than 10,000x"
+
+
+def _count(number: int) -> str:
+    return si(float(number), "").strip()
