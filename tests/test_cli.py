@@ -197,7 +197,7 @@ def test_version_and_help(fedwave_):
 
 
 def test_warnings_are_notes(fedwave_, monkeypatch):
-    def plan(*_):
+    def plan(*_, **__):
         warnings.warn("the\n  link is weak", UserWarning, stacklevel=1)
         raise fedwave.BadInput("no")
 
@@ -210,7 +210,7 @@ def test_warnings_are_notes(fedwave_, monkeypatch):
 
 
 def test_too_little_memory_is_a_sentence(fedwave_, monkeypatch):
-    def plan(*_):
+    def plan(*_, **__):
         raise MemoryError("Unable to allocate 8 TiB")
 
     monkeypatch.setattr("fedwave.planner.plan", plan)

@@ -100,20 +100,37 @@ def run(
 
 
 @app.command()
-def plan(job: Job = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Say what JOB.toml asks of devices and network, without training. Exit code 3 where it cannot work."""
+def plan(
+    job: Job = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    max_days: Annotated[float, typer.Option(help="Days within which all rounds must be played.")] = 30.0,
+    max_battery: Annotated[float, typer.Option(help="Share of a battery that a client may spend on a round.")] = 0.05,
+    max_airtime: Annotated[float, typer.Option(help="Share of the uplink carrier that a round may take.")] = 1.0,
+    changes: Annotated[bool, typer.Option(help="Look for changes that would make an unsuitable job suitable.")] = True,
+) -> None:
+    """Say to what extent JOB.toml suits its devices and network, without training, and what binds.
+
+    Exit code 3 where it cannot work.
+    """
+    from fedwave import console
     from fedwave.experiment import Experiment
+    from fedwave.planner import Yardsticks, nearest
     from fedwave.planner import plan as make_plan
+    from fedwave.planner.show import change_lines, lines
 
     if job is None:
         raise BadInput("plan needs a job file")
-    result = make_plan(Experiment.load(job, overrides))
+    experiment, yardsticks = Experiment.load(job, overrides), Yardsticks(max_days, max_battery, max_airtime)
+    result = make_plan(experiment, yardsticks=yardsticks)
+    found = None
+    if changes and result.verdict != "suitable":
+        with console.working("looking for changes that would make it suitable", quiet=True):
+            found = nearest(experiment, result, yardsticks)
     if as_json:
-        _print_json(result.to_dict())
+        _print_json(result.to_dict() | {"changes": [vars(one) for one in found or []]})
     else:
-        from fedwave.planner.show import lines
-
-        print(*lines(result), sep="\n")
+        print(*lines(result), *([] if found is None else change_lines(found)), sep="\n")
     if not result.feasible:
         raise typer.Exit(3)
 

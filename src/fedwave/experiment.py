@@ -100,8 +100,8 @@ class Experiment:
         """
         path = Path(path)
         table = _read(path)
-        for override in overrides or []:
-            _override(table, override)
+        for text in overrides or []:
+            override(table, text)
         folder = path.resolve().parent
         try:
             with registry.importing_from(folder):
@@ -235,7 +235,7 @@ def _renamed(sentence: str, overrides: list[str]) -> str:
     return ""
 
 
-def _override(table: dict[str, Any], text: str) -> None:
+def override(table: dict[str, Any], text: str) -> None:
     """Apply ``a.b.c=value``; the value is TOML, or a bare string."""
     key, equals, raw = text.partition("=")
     steps = [step.strip() for step in key.split(".")]

@@ -36,9 +36,9 @@ def test_what_has_no_limit_is_no_constraint():
 def test_how_much_longer_each_part_may_take():
     """Of a round of 44 s with a deadline of 60 s, 36 s of upload may become 52 s, 6 s of computing 22 s."""
     parts = {"downlink": 2.0, "compute": 6.0, "uplink": 36.0, "access": 0.0}
-    found = {one.name: one.have for one in time_constraints(parts, 44.0, 60.0)}
+    found = {one.name: one.have for one in time_constraints(parts, 60.0)}
     assert found == {"downlink": 18.0, "compute": 22.0, "uplink": 52.0}
-    late = {one.name: one.margin for one in time_constraints(parts, 44.0, 4.0)}
+    late = {one.name: one.margin for one in time_constraints(parts, 4.0)}
     assert late == {"downlink": 0.0, "compute": 0.0, "uplink": 0.0}
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from fedwave.core.errors import BadInput
 from fedwave.core.types import Floats
 from fedwave.planner.needs import Needs
 from fedwave.results.format import duration, si
@@ -17,6 +18,7 @@ _LOST_TO = {  # an update's status -> the constraint behind it
     "missed_broadcast": "downlink", "outage": "uplink", "radio_link_failure": "uplink", "deadline": "deadline",
     "memory": "memory", "battery": "energy", "refused": "airtime", "access": "access", "quorum": "deadline",
 }  # fmt: skip
+_ROUNDING = 1e-9
 ENOUGH = 0.9  # share of the clients for which a constraint must hold
 DAY_S = 86_400.0
 
@@ -35,6 +37,12 @@ class Yardsticks:
     days: float = 30.0
     battery_share: float = 0.05
     airtime_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises :class:`BadInput` for what is no yardstick."""
+        for name, value in vars(self).items():
+            if not (value > 0.0 and np.isfinite(value)):
+                raise BadInput(f"yardstick {name}: must be a number above 0, got {value!r}")
 
     def sentences(self) -> tuple[str, ...]:
         """What a plan takes for granted."""
@@ -61,7 +69,8 @@ class Constraint:
     @property
     def margin(self) -> float:
         """have / need; at most 1e9, where next to nothing is needed."""
-        return min(self.have / self.need, 1e9) if self.need > 0.0 else 1e9
+        margin = min(self.have / self.need, 1e9) if self.need > 0.0 else 1e9
+        return 1.0 if abs(margin - 1.0) < _ROUNDING else margin
 
     def sentence(self) -> str:
         """In words."""
@@ -91,17 +100,19 @@ def device_constraints(needs: Mapping[str, Needs], yardsticks: Yardsticks) -> li
     return found
 
 
-def time_constraints(parts: Mapping[str, float], round_s: float, budget_s: float) -> list[Constraint]:
+def time_constraints(parts: Mapping[str, float], budget_s: float) -> list[Constraint]:
     """How much longer each part of a round may take, the others being what they are.
+
+    A deadline is never overstepped, so that there a margin of 1 is what is seen of clients that it has cut off.
 
     Parameters
     ----------
     parts : seconds on the critical path by name (``downlink``, ``compute``, ``uplink``, ``access``).
-    round_s : the whole round.
     budget_s : what a round may take: the deadline, or the days there are over the rounds.
     """
+    whole = sum(parts.values())
     return [
-        Constraint(name, seconds, max(budget_s - (round_s - seconds), 0.0), "s")
+        Constraint(name, seconds, max(budget_s - (whole - seconds), 0.0), "s")
         for name, seconds in parts.items()
         if seconds > 0.0
     ]

@@ -129,7 +129,7 @@ def _summary(
     budget_s = setting.federation.deadline_s or yardsticks.days * DAY_S / setting.rounds
     constraints = [
         *device_constraints(devices, yardsticks),
-        *time_constraints(path, round_s, budget_s),
+        *time_constraints(path, budget_s),
         Constraint("airtime", radio.share, yardsticks.airtime_share, "1", hard=False),
     ]
     enough = float(np.mean([r.delivered >= setting.federation.quorum for r, _ in rehearsal])) >= 0.5

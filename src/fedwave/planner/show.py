@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from fedwave.planner.changes import Change
 from fedwave.planner.needs import Needs
 from fedwave.planner.radio import Spread
 from fedwave.planner.rehearsal import Plan
@@ -22,6 +23,16 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  {'holds' if one.margin >= 1.0 else 'BROKEN'}: {one.sentence()}"
     for assumption in plan.assumptions:
         yield f"  assumes: {assumption}"
+
+
+def change_lines(changes: Sequence[Change]) -> Iterator[str]:
+    """What would help, as overrides for the command line."""
+    if not changes:
+        yield "  no change of methods, ranks, bits, cohorts, layers, devices or bandwidth was found that would help"
+    for one in changes:
+        words = " ".join(text if " " not in text else f"'{text}'" for text in one.overrides)
+        lost = "" if one.delivered_share >= 1.0 else f", {one.delivered_share:.0%} delivered"
+        yield f"  {one.verdict} with: {words}  (round {duration(one.round_s)}, margin {_times(one.margin)}{lost})"
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
