@@ -25,7 +25,6 @@ PACKAGES = {
         "fedwave.experiment",
         "fedwave.simulation",
         "fedwave.planner",
-        "fedwave.planner.rehearsal",
         "fedwave.baselines",
         "fedwave.remote",
     ],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fedwave.core.errors import BadInput
 from fedwave.planner.constraints import Constraint, Yardsticks, binding, device_constraints, judge, time_constraints
 from fedwave.planner.needs import Needs
 
@@ -70,3 +71,9 @@ def test_what_binds():
 def test_nothing_needed_is_far_from_binding():
     assert Constraint("airtime", 0.0, 1.0, "1").margin == 1e9
     assert Constraint("airtime", 0.25, 1.0, "1").sentence() == "airtime: needs 0.25 of 1 (4x)"
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_yardsticks_are_numbers_above_0(value):
+    with pytest.raises(BadInput, match=r"battery_share \(--max-battery\): must be a number above 0"):
+        Yardsticks(battery_share=value)

@@ -40,9 +40,10 @@ class Yardsticks:
 
     def __post_init__(self) -> None:
         """Raises :class:`BadInput` for what is no yardstick."""
-        for name, value in vars(self).items():
+        options = ("--max-days", "--max-battery", "--max-airtime")
+        for option, (name, value) in zip(options, vars(self).items(), strict=True):
             if not (value > 0.0 and np.isfinite(value)):
-                raise BadInput(f"yardstick {name}: must be a number above 0, got {value!r}")
+                raise BadInput(f"yardstick {name} ({option}): must be a number above 0, got {value!r}")
 
     def sentences(self) -> tuple[str, ...]:
         """What a plan takes for granted."""
