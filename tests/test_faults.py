@@ -191,7 +191,7 @@ def test_the_command_says_how_to_go_on(fedwave_, monkeypatch, unbroken):
 
 
 def test_a_full_disk_anywhere_else(fedwave_, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
 
     monkeypatch.setattr("fedwave.planner.plan", full)

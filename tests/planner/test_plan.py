@@ -57,9 +57,9 @@ def test_totals():
     # A client is in 6 of 21 rounds.
     assert found.battery_cycles == pytest.approx(phone.battery_share * 10 * 6 / 21)
     assert phone.tokens_per_j == pytest.approx(3 * 4 * 64 / phone.compute_j, rel=0.2)  # last batches may be smaller
-    parts = found.downlink_s + found.compute_s + found.uplink_s + found.access_s + found.server_s
+    parts = found.downlink_s + found.compute_s + found.uplink_s + found.server_s
     assert parts == pytest.approx(found.round_s, rel=0.05)
-    talk = found.downlink_s + found.uplink_s + found.access_s
+    talk = found.downlink_s + found.uplink_s
     assert found.granularity == pytest.approx(found.compute_s / talk)
 
 

@@ -40,6 +40,7 @@ class Plan:
     ``binding`` is the constraint with the least ``margin`` (have over need; below 1 it does not hold), or what keeps
     clients out of the round; ``constraints`` are all of them. ``*_per_client`` are means over the rehearsed cohorts,
     ``round_s_p5`` and ``round_s_p95`` quantiles over the ``rehearsed`` rounds; totals take those for all.
+    ``access_s`` is what ``downlink_s`` and ``uplink_s`` hold of connecting.
     ``granularity`` is seconds of computing over seconds of communication of the client that ends the round,
     ``tokens_per_j`` what is trained per joule of training (tokens/s/W), over all clients. ``base_delivery`` is the
     one-time delivery of the base model to all devices, in no other number.
@@ -123,19 +124,20 @@ def _summary(
     """The plan: who takes part from ``rehearsal``, what it costs from ``costs`` (the same, where anybody can)."""
     records, turns = [r for r, _ in costs], [t for _, t in costs]
     seconds = np.array([r.round_s for r in records])
-    round_s, path = float(seconds.mean()), _path(records, turns)
+    round_s, path = float(seconds.mean()), _path(records)
+    access_s = float(np.mean([_slowest(turn) for turn in turns]))
     devices, radio = needs(setting, turns), air(turns)
     lost, heard = _lost(rehearsal)
     budget_s = setting.federation.deadline_s or yardsticks.days * DAY_S / setting.rounds
     constraints = [
         *device_constraints(devices, yardsticks),
-        *time_constraints(path, budget_s),
+        *time_constraints(_apart(path, access_s), budget_s),
         Constraint("airtime", radio.share, yardsticks.airtime_share, "1", hard=False),
     ]
     enough = float(np.mean([r.delivered >= setting.federation.quorum for r, _ in rehearsal])) >= 0.5
     verdict = judge(constraints, enough=enough, heard=heard)
     bound = binding(constraints, lost if heard < ENOUGH else {})
-    talk_s = path["downlink"] + path["uplink"] + path["access"]
+    talk_s = path["downlink"] + path["uplink"]
     assumptions = (*yardsticks.sentences(), *setting.spec.assumptions, *_radio_assumptions(setting))
     turns_each = setting.rounds * _mean(turns, lambda t: float(len(t.cohort))) / max(len(setting.population), 1)
     bits = {"uplink": _mean(turns, _up_bits), "downlink": _mean(turns, lambda t: t.work.down_bits)}
@@ -148,6 +150,7 @@ def _summary(
         round_s_p5=float(np.quantile(seconds, 0.05)),
         round_s_p95=float(np.quantile(seconds, 0.95)),
         **{f"{name}_s": value for name, value in path.items()},
+        access_s=access_s,
         server_s=float(np.mean([r.server_s for r in records])),
         granularity=path["compute"] / talk_s if talk_s > 0.0 else None,
         **{f"{name}_bits_per_client": value for name, value in bits.items()},
@@ -173,13 +176,18 @@ def _summary(
     )
 
 
-def _path(records: list[RoundRecord], turns: list[Turn]) -> dict[str, float]:
-    """Mean seconds of the critical path by part; what was spent connecting is apart from the transfers."""
-    path = {name: float(np.mean([getattr(r, f"{name}_s") for r in records])) for name in ("downlink", "compute")}
-    uplink = float(np.mean([r.uplink_s for r in records]))
-    access = float(np.mean([_slowest(turn) for turn in turns]))
-    up_access = min(access, uplink)
-    return path | {"uplink": uplink - up_access, "access": up_access}
+def _path(records: list[RoundRecord]) -> dict[str, float]:
+    """Mean seconds of the critical path by part, connecting included in the transfers."""
+    return {
+        name: float(np.mean([getattr(r, f"{name}_s") for r in records])) for name in ("downlink", "compute", "uplink")
+    }
+
+
+def _apart(path: dict[str, float], access_s: float) -> dict[str, float]:
+    """The parts with connecting by itself: half of it in each transfer, or what fits in there."""
+    down = min(access_s / 2.0, path["downlink"])
+    up = min(access_s - down, path["uplink"])
+    return {**path, "downlink": path["downlink"] - down, "uplink": path["uplink"] - up, "access": down + up}
 
 
 def _slowest(turn: Turn) -> float:

@@ -38,8 +38,13 @@ def change_lines(changes: Sequence[Change]) -> Iterator[str]:
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "model", f"{_count(plan.model_parameters)} parameters, {_count(plan.trainable_parameters)} trainable"
     spread = f"(p5 {duration(plan.round_s_p5)}, p95 {duration(plan.round_s_p95)})"
-    path = {"download": plan.downlink_s, "compute": plan.compute_s, "connect": plan.access_s, "upload": plan.uplink_s}
-    yield "round", f"{duration(plan.round_s)} {spread}: " + ", ".join(f"{n} {duration(s)}" for n, s in path.items())
+    path = {"download": plan.downlink_s, "compute": plan.compute_s, "upload": plan.uplink_s}
+    yield (
+        "round",
+        f"{duration(plan.round_s)} {spread}: "
+        + ", ".join(f"{n} {duration(s)}" for n, s in path.items())
+        + (f"; {duration(plan.access_s)} of it connecting" if plan.access_s else ""),
+    )
     if plan.granularity is not None:
         yield "balance", f"{plan.granularity:.3g} s of computing per second of communication"
     up, down = data(plan.uplink_bits_per_client), data(plan.downlink_bits_per_client)
