@@ -113,7 +113,6 @@ def plan(
 
     Exit code 3 where it cannot work.
     """
-    from fedwave import console
     from fedwave.experiment import Experiment
     from fedwave.planner import Yardsticks, nearest
     from fedwave.planner import plan as make_plan
@@ -123,10 +122,7 @@ def plan(
         raise BadInput("plan needs a job file")
     experiment, yardsticks = Experiment.load(job, overrides), Yardsticks(max_days, max_battery, max_airtime)
     result = make_plan(experiment, yardsticks=yardsticks)
-    found = None
-    if changes and result.verdict != "suitable":
-        with console.working("looking for changes that would make it suitable", quiet=True):
-            found = nearest(experiment, result, yardsticks)
+    found = nearest(experiment, result, yardsticks) if changes and result.verdict != "suitable" else None
     if as_json:
         _print_json(result.to_dict() | {"changes": [vars(one) for one in found or []]})
     else:

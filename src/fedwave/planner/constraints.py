@@ -135,14 +135,10 @@ def judge(constraints: Sequence[Constraint], *, enough: bool, heard: float) -> V
 
 
 def binding(constraints: Sequence[Constraint], lost: Mapping[str, float]) -> Constraint | str:
-    """What most updates are ``lost`` to, where any are given; else the constraint with the least margin.
-
-    Where the loss has a constraint with a margin below 1, it is that one.
-    """
+    """The constraint with the least margin; what most updates are ``lost`` to, where all hold and some are lost."""
     broken = [one for one in constraints if one.margin < 1.0]
     if lost and not broken:
-        why = _LOST_TO[max(lost, key=lambda name: lost[name])]
-        return next((one for one in constraints if one.name == why and one.margin < 1.0), why)
+        return _LOST_TO[max(lost, key=lambda name: lost[name])]
     return min(broken or constraints, key=lambda one: (one.margin, -one.need))
 
 

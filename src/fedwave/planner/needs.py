@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,10 +67,10 @@ def needs(setting: Setting, turns: Sequence[Turn]) -> dict[str, Needs]:
 def _of_class(setting: Setting, index: int, mine: list[tuple[Turn, Bools]]) -> Needs:
     device, spec, method = setting.fleet.classes[index], setting.spec, setting.method
     kept = sum(leaf.size for leaf in method.memory(spec).values())
-    compute_j = _mean([turn.compute.joules.sum(0)[who] for turn, who in mine])
-    radio_j = _mean([turn.delivery.radio_j[who] for turn, who in mine])
-    flops = _mean([_flops(turn)[who] for turn, who in mine])
-    tokens = spec.tokens * _mean([turn.cohort.rows[who] for turn, who in mine])
+    compute_j = mean([turn.compute.joules.sum(0)[who] for turn, who in mine])
+    radio_j = mean([turn.delivery.radio_j[who] for turn, who in mine])
+    flops = mean([_flops(turn)[who] for turn, who in mine])
+    tokens = spec.tokens * mean([turn.cohort.rows[who] for turn, who in mine])
     return Needs(
         clients=int((setting.population.device == index).sum()),
         memory_bytes=method.memory_bytes(spec, setting.batch_size),
@@ -78,7 +79,7 @@ def _of_class(setting: Setting, index: int, mine: list[tuple[Turn, Bools]]) -> N
         device_storage_bytes=device.storage_bytes,
         flops=flops,
         training_efficiency=device.training_efficiency,
-        compute_s=_mean([turn.compute.seconds.sum(0)[who] for turn, who in mine]),
+        compute_s=mean([turn.compute.seconds.sum(0)[who] for turn, who in mine]),
         compute_j=compute_j,
         radio_j=radio_j,
         battery_j=device.battery_j,
@@ -91,6 +92,7 @@ def _flops(turn: Turn) -> np.ndarray:
     return np.sum([np.broadcast_to(phase.flops, len(turn.cohort)) for phase in turn.work.phases], axis=0)
 
 
-def _mean(values: list[np.ndarray]) -> float:
-    joined = np.concatenate(values)
+def mean(values: Sequence[Any]) -> float:
+    """Of all values in arrays or numbers; 0 where there are none."""
+    joined = np.concatenate([np.atleast_1d(value) for value in values])
     return float(joined.mean()) if joined.size else 0.0

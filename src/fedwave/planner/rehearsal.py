@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,7 +25,7 @@ from fedwave.planner.constraints import (
     judge,
     time_constraints,
 )
-from fedwave.planner.needs import Needs, needs
+from fedwave.planner.needs import Needs, mean, needs
 from fedwave.planner.radio import Air, air
 
 _REHEARSED = 20
@@ -155,7 +156,7 @@ def _summary(
         granularity=path["compute"] / talk_s if talk_s > 0.0 else None,
         **{f"{name}_bits_per_client": value for name, value in bits.items()},
         energy_j_per_client=_mean(turns, lambda t: t.delivery.radio_j + t.delivery.compute_j),
-        tokens_per_j=_over(devices, "tokens_per_j"),
+        tokens_per_j=_tokens_per_j(devices),
         peak_memory_bytes=max((one.peak_memory_bytes for one in devices.values()), default=0.0),
         trainable_parameters=setting.spec.trainable_parameters,
         model_parameters=setting.spec.model_parameters,
@@ -207,10 +208,10 @@ def _lost(rehearsal: list[tuple[RoundRecord, Turn]]) -> tuple[dict[str, float], 
     return lost, float(np.mean(status == 0)) if status.size else 0.0
 
 
-def _over(devices: dict[str, Needs], name: str) -> float:
+def _tokens_per_j(devices: dict[str, Needs]) -> float:
     """Mean over all clients."""
     clients = sum(one.clients for one in devices.values())
-    return sum(getattr(one, name) * one.clients for one in devices.values()) / clients if clients else 0.0
+    return sum(one.tokens_per_j * one.clients for one in devices.values()) / clients if clients else 0.0
 
 
 def _radio_assumptions(setting: Setting) -> list[str]:
@@ -243,6 +244,5 @@ def _up_bits(turn: Turn) -> Any:
     return turn.work.up_bits if turn.delivery.up_symbols is None else turn.delivery.up_sent_bits
 
 
-def _mean(turns: list[Turn], what: Any) -> float:
-    values = np.concatenate([np.atleast_1d(what(turn)) for turn in turns])
-    return float(values.mean()) if values.size else 0.0
+def _mean(turns: list[Turn], what: Callable[[Turn], Any]) -> float:
+    return mean([what(turn) for turn in turns])

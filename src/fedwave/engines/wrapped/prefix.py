@@ -53,7 +53,7 @@ class PrefixLearner(Wrapped):
         self._path, self.cut = frozen_layers(learner)
         self._dtype = getattr(torch, dtype)
         self._kept: Activations | None = None
-        self.model = learner.model
+        self._placed(learner.model)
         groups = [learner.order, learner.public_rows, learner.eval_rows]
         self._rows, at = np.unique(np.concatenate(groups), return_index=True)
         self._rows = self._rows[np.argsort(at)]  # clients first: they visit most
@@ -61,14 +61,8 @@ class PrefixLearner(Wrapped):
         self._open()
         self._same_gradients(self._rows[:TRIAL_ROWS])
 
-    @property
-    def model(self) -> nn.Module:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The wrapped learner's model."""
-        return self.inner.model
-
-    @model.setter
-    def model(self, model: nn.Module) -> None:
-        self.inner.model = model
+    def _placed(self, model: nn.Module) -> None:
+        """Find the layers of ``model`` and what lies below the first trained one."""
         self._layers = cast(nn.ModuleList, model.get_submodule(self._path))
         self._twins = [Skipped(layer) for layer in self._layers[: self.cut]]
         above = tuple(f"{self._path}.{number}." for number in range(self.cut, len(self._layers)))

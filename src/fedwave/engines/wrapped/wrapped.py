@@ -35,6 +35,10 @@ class Wrapped(Learner):
     @model.setter
     def model(self, model: nn.Module) -> None:
         self.inner.model = model
+        self._placed(model)
+
+    def _placed(self, model: nn.Module) -> None:
+        """``model`` has taken the place of the model so far."""
 
     @property
     def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]

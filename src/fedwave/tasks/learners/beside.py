@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from fedwave.core.keys import Key
 from fedwave.core.types import Spec
 from fedwave.tasks.adapters import Beside
 from fedwave.tasks.learners.classes import Base
-from fedwave.tasks.learners.pretrained import Prepared, peft_layout, with_lora, write_lora
+from fedwave.tasks.learners.pretrained import Prepared, either, peft_layout, with_lora, write_lora
 from fedwave.tasks.learners.weights import uniform, write_weights
 from fedwave.tasks.peft_adapters import MAGNITUDE, SCALES, VIRTUAL, Dora, Ia3, Prefix, Prompt
 
@@ -39,7 +38,7 @@ def _injected(adapter: Dora | Ia3, model: nn.Module, spec: Spec, key: Key) -> Pr
     from peft import inject_adapter_in_model
 
     with torch.random.fork_rng(devices=[]):  # PEFT's own draws are replaced: leave the caller's generator as it was
-        inject_adapter_in_model(_config(adapter, spec, _either(_modules(spec)), **peft_layout(model)), model)
+        inject_adapter_in_model(_config(adapter, spec, either(_modules(spec)), **peft_layout(model)), model)
     named = dict(model.named_parameters())
     paths: dict[str, str] = {}
     initial: dict[str, Tensor] = {}
@@ -64,7 +63,7 @@ def _config(adapter: Dora | Ia3, spec: Spec, targets: Any, fan_in_fan_out: bool,
         scale = {"r": spec.max_rank, "lora_alpha": spec.lora_scale * spec.max_rank}
         return LoraConfig(target_modules=targets, fan_in_fan_out=fan_in_fan_out, use_dora=True, **scale, **rest)
     inputs = [module for module in _modules(spec) if spec.trainable[module + SCALES].shape[0] == 1]
-    feedforward = _either(inputs) if isinstance(targets, str) else inputs
+    feedforward = either(inputs) if isinstance(targets, str) else inputs
     return IA3Config(
         target_modules=targets if isinstance(targets, str) else _modules(spec),
         feedforward_modules=feedforward,
@@ -77,10 +76,6 @@ def _modules(spec: Spec) -> list[str]:
     """The adapted layers, in the model's order."""
     ends = (".lora_A.weight", SCALES)
     return [name.removesuffix(end) for name in spec.trainable for end in ends if name.endswith(end)]
-
-
-def _either(modules: list[str]) -> str:
-    return "(" + "|".join(re.escape(module) for module in modules) + ")"
 
 
 # ---- virtual tokens ------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ def with_lora(model: nn.Module, spec: Spec, key: Key) -> Prepared:
     from peft import LoraConfig, inject_adapter_in_model
 
     r, alpha = spec.max_rank, spec.lora_scale * spec.max_rank
-    targets = "(" + "|".join(re.escape(module) for module in spec.bases) + ")"
+    targets = either(spec.bases)
     with torch.random.fork_rng(devices=[]):  # PEFT's own draws are replaced: leave the caller's generator as it was
         inject_adapter_in_model(LoraConfig(r=r, lora_alpha=alpha, target_modules=targets, **peft_layout(model)), model)  # type: ignore[arg-type]
     paths: dict[str, str] = {}
@@ -66,6 +66,11 @@ def with_lora(model: nn.Module, spec: Spec, key: Key) -> Prepared:
             paths[leaf] = f"{module}.{factor}.default.weight"
             initial[leaf] = uniform(key, leaf, shape, into**-0.5) if factor == "lora_A" else torch.zeros(shape)
     return Prepared(paths, {module: f"{module}.base_layer.weight" for module in spec.bases}, initial)
+
+
+def either(modules: Iterable[str]) -> str:
+    """A ``target_modules`` pattern that matches just these modules."""
+    return "(" + "|".join(re.escape(module) for module in modules) + ")"
 
 
 def peft_layout(model: nn.Module) -> dict[str, Any]:
