@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from fedwave.core.errors import Refused
+from fedwave.engines.stacked.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from fedwave.engines.stacked.stacking import Stack
@@ -140,7 +141,7 @@ class Vmapped(nn.Module):
             try:
                 return self._mapped(params, args, kwargs)
             except (RuntimeError, NotImplementedError) as error:
-                if isinstance(error, torch.OutOfMemoryError):
+                if is_out_of_memory(error):
                     raise
                 self._looped = True  # vmap has no rule for it; a fault of the module's own is raised again below
         return self._one_after_another(params, args, kwargs)
