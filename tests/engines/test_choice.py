@@ -41,6 +41,21 @@ def test_limits():
     assert chosen(tokens=5000, flops=1e3, batch=1).slots == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "slots", "limit"),
+    [
+        ({"max_clients": 4}, 4, "as engine.max_clients = 4 says"),
+        ({"max_clients": 500}, 16, "what a pass of engine.token_budget = 4096 holds"),
+        ({"max_clients": 500, "held": np.full(5, 50)}, 5, "all there are"),
+        ({"max_clients": 500, "batch": 1, "leaves": 20_000_000}, 5, "what memory holds"),
+        ({}, 16, "what a pass of engine.token_budget = 4096 holds"),
+    ],
+)
+def test_names_the_limit_that_binds(settings, slots, limit):
+    choice = chosen(**settings)
+    assert choice.slots == slots and f"clients stacked, {limit}: a client's step" in choice.why
+
+
 def test_a_gpu_stacks_larger_steps():
     assert chosen(batch=16, device="cuda").slots == 4
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import fedwave
+from fedwave import simulation
 from fedwave.core import config
 from fedwave.core.errors import BadInput
 from fedwave.engines.wrapped import precision
@@ -138,6 +139,27 @@ def test_predictions_are_whole_numbers_of_bytes(models):
     assert loss.dtype == torch.float32
 
 
+def test_the_loss_is_taken_in_float32(models):
+    """Of logits with 8 significant bits, the loss of float32: 256 steps between 1 and 2 would hide most training."""
+    learner = HalfLearner(config.build("task", job(models, "text-classification")["task"]).build(0))
+    batch = learner.batch(learner.order[:8])
+    with torch.no_grad():
+        logits, (loss, _) = learner.predict(batch), learner.row_losses(batch)
+    expected = torch.nn.functional.cross_entropy(logits.float(), batch["label"], reduction="none")
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["text-classification", "causal-lm"])
+def test_all_weights_trained_in_half_precision_are_stacked(models, name):
+    """Gradients differ by bfloat16's rounding, which the trial of a stack must grant though weights are float32."""
+    table = job(models, name, engine={"dtype": "bfloat16", "max_clients": 3})
+    table["task"]["adapter"] = {"name": "full"}
+    experiment = Experiment.parse(table)
+    session = simulation.build_session(experiment, experiment.setting())
+    assert session.choice.slots == 3
+
+
 def test_a_processor_without_it_says_so(models, monkeypatch):
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
     with pytest.warns(UserWarning, match="no arithmetic in bfloat16"):
@@ -173,3 +195,35 @@ def test_compiled_layers_give_the_same(models, monkeypatch):
     np.testing.assert_allclose(found, plain, rtol=1e-5)
     graphs = counters["stats"]["unique_graphs"]
     assert 0 < graphs <= 8 and not counters["graph_break"]
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_as_many_variants_are_compiled_as_clients_ask_for(models, monkeypatch):
+    """Stacked clients in ragged passes need more than torch's eight; beyond its limit layers would run as they are."""
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    table = job(models, "text-classification", last=4, rounds=4)
+    table["engine"] |= {"compile": True, "max_clients": 3, "token_budget": 120}
+    table["sampler"]["cohort"] = table["method"]["local_steps"] = 5
+    table["task"]["partition"] = {"name": "dirichlet", "alpha": 0.5, "clients": 5}
+    with torch._dynamo.config.patch(recompile_limit=8):
+        losses(table)
+    frames = counters["frames"]
+    assert frames["ok"] == frames["total"] > 8
+
+
+def test_a_machine_that_cannot_compile_says_so(models, monkeypatch):
+    def broken(_graph, _inputs):
+        raise RuntimeError("No working C++ compiler found")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=broken))
+    with pytest.raises(BadInput, match=r"engine\.compile: .*No working C\+\+ compiler found.*engine\.compile=false"):
+        losses(job(models, "text-classification", engine={"compile": True}))
+
+
+def test_threads_beyond_all_measure(models):
+    with pytest.raises(BadInput, match=r"engine\.threads: at most \d+ on a machine of \d+ CPUs, got 4000"):
+        losses(job(models, "text-classification", engine={"threads": 4000}))

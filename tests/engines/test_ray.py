@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -154,6 +155,19 @@ def test_ray_is_asked_for_in_a_sentence_where_it_is_absent(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BadInput, match=r"^engine.name = \"ray\" needs Ray: pip install 'fedwave\[ray\]'$"):
         simulation.Simulation.start(Experiment.parse(TOY))
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_nobody_at_the_address(monkeypatch, scheme):
+    """Known at once: Ray itself would try for minutes."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray is asked although nobody answers"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and not listening
+        address = f"{scheme}127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(BadInput, match=rf"no Ray cluster answers at engine.address = '{address}': .*refused"):
+            simulation.Simulation.start(Experiment.parse(TOY | {"engine": {"name": "ray", "address": address}}))
 
 
 def test_no_cluster_to_join(monkeypatch):

@@ -282,6 +282,32 @@ def test_flora_on_square_transposed_weights(files, tmp_path, monkeypatch):
     torch.testing.assert_close(weight - before, session.spec.lora_scale * (b @ a).T, atol=1e-5, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings:UserWarning")  # PEFT's, on merging
+@pytest.mark.parametrize("clients", [1, 3])
+def test_flora_on_a_tied_head_leaves_the_embedding(files, tmp_path, clients):
+    """The adapter acts on what the head makes, not on what the embedding looks up, though both have one weight."""
+    folder = tiny_llama(tmp_path / "llama", tie_word_embeddings=True)
+    table = {"name": "causal-lm", "model": str(folder), "data": str(files[1]), "max_tokens": 32,
+             "partition": {"name": "iid", "clients": 3},
+             "adapter": {"name": "lora", "rank": 2, "targets": ["lm_head"]}}  # fmt: skip
+    experiment = Experiment.parse(
+        {"task": table, "method": "flora", "network": "ideal", "engine": {"name": "cohort", "max_clients": clients}}
+    )
+    session = simulation.build_session(experiment, experiment.setting())
+    model, ((module, (out, into)),) = session.learner.model, session.spec.bases.items()
+    embedding = model.get_input_embeddings().weight
+    head = model.get_parameter(session.learner.base_paths[module])
+    assert head is embedding
+    before, change, moved = embedding.clone(), {module: (torch.randn(2, into), torch.randn(out, 2))}, 0.0
+    for times in (1, 2):
+        session.apply_base([change] * times)
+        moved = model.get_parameter(session.learner.base_paths[module]) - before
+        torch.testing.assert_close(
+            moved, times * session.spec.lora_scale * (change[module][1] @ change[module][0]), atol=1e-5, rtol=1e-4
+        )
+    torch.testing.assert_close(embedding, before, atol=0, rtol=0)
+
+
 def test_payloads_of_tinyllama():
     """q, v, r = 16, fp32: FedIT 4 r (S_in + S_out) = 9,011,200 bytes, FFA-LoRA 4 r S_out = 3,244,032.
 

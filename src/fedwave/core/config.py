@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from fedwave.core import registry
@@ -31,7 +31,8 @@ Loss = Annotated[float, Field(ge=0, le=300, allow_inf_nan=False, strict=True)]  
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, le=_MOST, strict=True)]
 Index = Annotated[int, Field(ge=0, le=_MOST, strict=True)]
-Bytes = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+_Whole = BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)  # 1e10 is a float in TOML
+Bytes = Annotated[int, _Whole, Field(ge=0, lt=2**63, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 
 

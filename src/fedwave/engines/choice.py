@@ -59,12 +59,15 @@ def choose(
     by_memory = max(1, LEAF_BYTES // (4 * copies * max(spec.trainable_parameters, 1)))
     slots = min(by_tokens, by_memory, max(len(held), 1), max_clients or by_tokens)
     size = f"a client's step is {step:.0f} tokens and {step * flops:.1e} FLOP on {device}"
-    if max_clients:
-        return Choice(slots, costs, f"{_clients(slots)}, as engine.max_clients = {max_clients} says: {size}")
-    if step * flops > PAYS * start:
+    if not max_clients and step * flops > PAYS * start:
         return Choice(1, costs, f"{_clients(1)}: {size}, more than {PAYS * start:.0e}, so that stacking would not pay")
-    limit = {len(held): "all there are", by_memory: "what memory holds", by_tokens: "what a pass holds"}[slots]
-    return Choice(slots, costs, f"{_clients(slots)}, {limit}: {size}")
+    limits = {
+        max(len(held), 1): "all there are",
+        by_memory: "what memory holds",
+        by_tokens: f"what a pass of engine.token_budget = {token_budget} holds",
+        max_clients: f"as engine.max_clients = {max_clients} says",
+    }
+    return Choice(slots, costs, f"{_clients(slots)}, {limits[slots]}: {size}")
 
 
 def _clients(slots: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from fedwave.results.memory_store import MemoryStore
     from fedwave.tasks.learner import Learner
     from fedwave.transforms.chain import Chain
+
+THREADS = 8  # for each CPU at most: far more and the system has none to give
 
 
 @register("engine", "cohort")
@@ -87,6 +90,8 @@ class CohortEngine:
         """The learner as it will train, and how many clients to stack."""
         import torch
 
+        if self.threads > (most := THREADS * (os.cpu_count() or 1)):
+            raise BadInput(f"engine.threads: at most {most} on a machine of {os.cpu_count()} CPUs, got {self.threads}")
         if self.threads:
             torch.set_num_threads(self.threads)
         keep_freed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections import Counter
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fedwave.transforms.chain import Chain
 
 _TRIES = 3  # of one shard, before its workers are taken to end for a reason that stays
+_ANSWER_S = 5.0  # for a cluster to take a connection
 _PATIENCE_S = 60.0  # without an answer, before a worker that has not begun is worth a word
 
 
@@ -76,11 +78,10 @@ class RayEngine(CohortEngine):
         here = {key.name: getattr(self, key.name) for key in fields(CohortEngine)}
         recipe = Recipe(CohortEngine(**here), method, up, batch_size, again)
         pool = _Pool(ray, recipe, limit, cpus=self.threads if self.address else 0)
-        # The server evaluates in one slot. It has no file of activations, which would be another one for other threads.
-        server = replace(CohortEngine(**here), max_clients=1, threads=0, prefix_bytes=0)
-        learner, choice = server.ready(method, learner, batch_size)
-        why = f"clients are shared among Ray workers, {limit} at most, that choose each for themselves"
-        choice = choice._replace(why=why)
+        # The server has no file of activations, which would be another one for other threads.
+        learner, choice = replace(CohortEngine(**here), threads=0, prefix_bytes=0).ready(method, learner, batch_size)
+        why = f"{limit} Ray worker{'s' * (limit > 1)} at most, in each {choice.why}"
+        choice = choice._replace(slots=1, why=why)  # the server itself evaluates in one slot
         logging.getLogger(__name__).info(why)
         return RaySession(method, learner, up=up, batch_size=batch_size, choice=choice, pool=pool)
 
@@ -248,6 +249,17 @@ def _workers(engine: RayEngine, cpus: int) -> int:
     return engine.workers or max(1, cpus // engine.threads)
 
 
+def _check_answers(address: str) -> None:
+    """Raise :class:`BadInput` where nobody answers at ``host:port``; Ray itself would try for minutes, aloud."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"no Ray cluster answers at engine.address = {address!r}: {error}") from None
+
+
 def _connected(address: str) -> Any:
     """Ray, started or joined. Raises :class:`BadInput`."""
     # Read when Ray is imported: no report to its makers; and a lost worker is told of once, by us.
@@ -259,6 +271,7 @@ def _connected(address: str) -> Any:
         raise BadInput("engine.name = \"ray\" needs Ray: pip install 'fedwave[ray]'") from None
     if ray.is_initialized():
         return ray
+    _check_answers(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         ray.init(address=address, **quiet) if address else ray.init("local", include_dashboard=False, **quiet)

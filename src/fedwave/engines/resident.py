@@ -13,7 +13,7 @@ from fedwave.core.types import Cohort, Ints, Message, Spec
 from fedwave.engines.choice import Choice
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from fedwave.engines.stacked.slots import SlotClients
     from fedwave.tasks.learner import Learner
@@ -40,7 +40,8 @@ class Resident:
     def apply_base(self, changes: list[dict[str, tuple[Tensor, Tensor]]]) -> None:
         """Add the base changes that the resident model does not have yet: ``W += lora_scale * B A``.
 
-        Half-precision weights keep a float32 master from their first change on, or small changes would be rounded away.
+        A head that is tied to the embedding gets a weight of its own, because the change is the head's alone.
+        Half-precision weights keep a float32 master from their first change on, or small ones would be rounded away.
         """
         import torch
 
@@ -48,9 +49,9 @@ class Resident:
             for change in changes[self._base_applied :]:
                 for module, (a, b) in change.items():
                     path = self.learner.base_paths[module]
-                    weight = self.learner.model.get_parameter(path)
-                    delta = self.spec.lora_scale * (b @ a).to(weight.device)
                     owner = self.learner.model.get_submodule(path.rpartition(".")[0])
+                    weight = _untied(self.learner.model, owner, path.rpartition(".")[2])
+                    delta = self.spec.lora_scale * (b @ a).to(weight.device)
                     master = weight
                     if weight.dtype != torch.float32:
                         master = self._masters.setdefault(module, weight.float())
@@ -120,6 +121,17 @@ class Resident:
             round=round,
             clip_norm=clip_norm,
         )
+
+
+def _untied(model: nn.Module, owner: nn.Module, name: str) -> Tensor:
+    """The frozen parameter ``name`` of ``owner``, which no other module of ``model`` has from here on."""
+    from torch import nn
+
+    weight = owner.get_parameter(name)
+    if sum(value is weight for _, value in model.named_parameters(remove_duplicate=False)) > 1:
+        weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        setattr(owner, name, weight)
+    return weight
 
 
 def _server_alone(rank: int) -> Cohort:

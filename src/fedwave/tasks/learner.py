@@ -64,6 +64,14 @@ class Learner(ABC):
 
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's arithmetic: the narrowest type of its floating-point parameters."""
+        import torch
+
+        kinds = {value.dtype for value in self.model.parameters() if value.is_floating_point()}
+        return min(kinds, key=lambda kind: kind.itemsize, default=torch.float32)
+
     def lengths(self, rows: Ints) -> Ints:
         """Tokens of each row (1 where rows have no length), so that an engine may group rows of like length."""
         return np.ones(len(rows), dtype=np.int64)

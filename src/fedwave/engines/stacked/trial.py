@@ -56,10 +56,9 @@ def _objection(learner: Any) -> str:
             raise
         return f"its model cannot take stacked parameters ({type(error).__name__}: {error})"
     wanted = {name: torch.cat([values[name] for values in alone]) for name in together}
-    whole = all(value.dtype == torch.float32 for value in learner.model.parameters() if value.is_floating_point())
     largest = max(float(value[:, 0].nan_to_num().max()) for value in wanted.values())
     for name, value in wanted.items():
-        size = value[:, :1].clamp(min=1e-2 * largest) * _CLOSE[whole]
+        size = value[:, :1].clamp(min=1e-2 * largest) * _CLOSE[learner.dtype == torch.float32]
         if ((together[name] - value).abs() > size).any():
             return f"stacked, the gradient of {name!r} differs from that of a client alone"
     return ""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
-from fedwave.core.errors import Refused
+from fedwave.core.errors import BadInput, Refused
 from fedwave.tasks.learner import Learner
+
+_COMPILED = 64  # variants of one layer's code
 
 
 def layers_path(model: nn.Module) -> str | None:
@@ -24,10 +29,41 @@ def compile_layers(model: nn.Module) -> None:
 
     Layers are alike, so that one is compiled and the others find its code: PyTorch's regional compilation. Sizes are
     symbols in it, because passes differ in rows, tokens and clients.
+
+    Raises :class:`BadInput` where nothing can be compiled.
     """
+    _check_compiler(next((value.device for value in model.parameters()), torch.device("cpu")))
+    # Layers with adapters and without, with one client and several, in training and not: more than torch's limit of 8.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILED)
+    for text in ("`torch.jit", "The .grad attribute of a Tensor that is not a leaf"):
+        warnings.filterwarnings("ignore", message=re.escape(text))  # torch's, of its own doing while it compiles
     path = layers_path(model)
     for part in [model] if path is None else cast(nn.ModuleList, model.get_submodule(path)):
         part.compile(dynamic=True)
+
+
+class _Probe(nn.Module):
+    """Not of torch's own modules, which are compiled only as parts of others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sin() + 1.0
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compile next to nothing, to know before the first round whether that works."""
+    probe = _Probe()
+    probe.compile(dynamic=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            probe(torch.ones(4, device=device))
+    except Exception as error:  # whatever a backend or its toolchain raises
+        cause = getattr(error, "inner_exception", error)
+        reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise BadInput(
+            f"engine.compile: torch.compile does not work here ({reason}); install what it needs (a C++ compiler on a "
+            "CPU), or set engine.compile=false"
+        ) from None
 
 
 def frozen_layers(learner: Learner) -> tuple[str, int]:

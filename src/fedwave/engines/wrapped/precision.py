@@ -39,6 +39,11 @@ class HalfLearner(Wrapped):
     def _around(self, batch: Batch) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """bfloat16, whatever the parameters are."""
+        return torch.bfloat16
+
     def predict(self, batch: Batch) -> Tensor:
         """See :meth:`Learner.predict`; in float32."""
         return super().predict(batch).float()

@@ -201,7 +201,7 @@ class PrefixLearner(Wrapped):
             torch.autograd.grad(learner.row_losses(learner.batch(rows))[0].sum(), leaves, allow_unused=True)
             for learner in (self.inner, self)
         )
-        bound = 1e-3 if self._dtype == self._made == torch.float32 else 0.1
+        bound = 1e-3 if self._dtype == self.dtype == torch.float32 else 0.1
         for one, other in zip(full, played, strict=True):
             if one is not None and (other is None or (one - other).norm() > bound * one.norm() + 1e-6):
                 raise Refused("prefix cache: layers above the frozen ones use more of them than the last one's output")

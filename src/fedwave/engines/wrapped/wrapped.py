@@ -49,6 +49,11 @@ class Wrapped(Learner):
     def device(self, device: torch.device) -> None:
         self.inner.device = device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The wrapped learner's."""
+        return self.inner.dtype
+
     def lengths(self, rows: Ints) -> Ints:
         """See :meth:`Learner.lengths`."""
         return self.inner.lengths(rows)

@@ -89,6 +89,7 @@ class ClassLearner(Learner):
 
     @staticmethod
     def _losses(logits: Tensor, batch: Batch) -> Tensor:
+        logits = logits.float()  # as the sum of the exponentials asks for, whatever the model's arithmetic
         if logits.device.type == "cpu" and logits.shape[1] <= FEW:  # where a softmax along the rows is not vectorised
             scores = F.log_softmax(logits.t().contiguous(), 0).t()
             return F.nll_loss(scores, batch["label"], reduction="none", ignore_index=NONE)
