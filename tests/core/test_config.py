@@ -181,3 +181,12 @@ def test_any_valid_job_round_trips(seed, rounds, lr, mu, transforms, mix):
             transform=transforms, fleet={"mix": mix})
     )  # fmt: skip
     assert Experiment.parse(tomllib.loads(experiment.to_toml())) == experiment
+
+
+def test_bytes_may_be_written_as_powers():
+    """1e10 is a float in TOML, and a whole number; half a byte is not."""
+    from fedwave.engines.cohort import CohortEngine
+
+    assert config.build("engine", {"name": "cohort", "prefix_bytes": 1e10}) == CohortEngine(prefix_bytes=10**10)
+    with pytest.raises(BadInput, match=r"prefix_bytes: .*0\.5"):
+        config.build("engine", {"name": "cohort", "prefix_bytes": 0.5})
