@@ -133,10 +133,8 @@ class Experiment:
         spec = self.task.spec()
         up, down = Chain.of(self.transform, "up"), Chain.of(self.transform, "down")
         self._check(up, down, spec)
-        samples = self.task.samples(self.seed, public=self.method.public_samples)
-        device = self.fleet.assign(len(samples), Key(self.seed).fold("fleet"))
-        rank = self.task.ranks(self.fleet.names, device)
-        if len(np.unique(rank)) > 1 and not self.method.heterogeneous_rank:
+        population = self.population(self.seed)
+        if len(np.unique(population.rank)) > 1 and not self.method.heterogeneous_rank:
             raise Refused(
                 f"method {registry.name_of(self.method)!r} averages factors and needs one LoRA rank for all clients; "
                 "task.adapter.rank differs by device (flora takes mixed ranks)"
@@ -147,7 +145,7 @@ class Experiment:
             eval_every=self.eval_every,
             batch_size=self.task.batch_size,
             spec=spec,
-            population=Population(samples, rank, device),
+            population=population,
             method=self.method,
             codec=Codec(up, down),
             sampler=self.sampler,
@@ -158,6 +156,12 @@ class Experiment:
         )
         check_air(setting)
         return setting
+
+    def population(self, seed: int) -> Population:
+        """The clients that the job would have with ``seed``: what they hold, their devices, their ranks."""
+        samples = self.task.samples(seed, public=self.method.public_samples)
+        device = self.fleet.assign(len(samples), Key(seed).fold("fleet"))
+        return Population(samples, self.task.ranks(self.fleet.names, device), device)
 
     def _check(self, up: Chain, down: Chain, spec: Any) -> None:
         self.method.check(spec)

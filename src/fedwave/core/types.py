@@ -40,10 +40,10 @@ class Leaf:
 
     def at_rank(self, rank: int) -> Leaf:
         """This leaf for a client of LoRA rank ``rank`` (unchanged where it has no rank axis)."""
-        if self.rank_axis is None or rank <= 0:
+        if self.rank_axis is None or rank <= 0 or rank >= self.shape[self.rank_axis]:
             return self
         shape = list(self.shape)
-        shape[self.rank_axis] = min(rank, shape[self.rank_axis])
+        shape[self.rank_axis] = rank
         return replace(self, shape=tuple(shape))
 
 
@@ -432,7 +432,7 @@ class RoundRecord:
     sim_time_s : simulated time at the end of the round, from the start of the run.
     round_s : how long the round took.
     compute_s, uplink_s, downlink_s : parts of the critical path: of the client that ended the round.
-    server_s : aggregation and the server's own training.
+    server_s : aggregation, the server's own training, and the way to the cloud and back.
     uplink_bits, downlink_bits : bits that went on the air, lost ones included.
     energy_j : what clients and server spent, the sum of the three entries below.
     energy_compute_j : the clients' computing, waiting included.
@@ -450,6 +450,7 @@ class RoundRecord:
     shortfall : why the scheduler could not keep the deadline, where it can tell.
     qos : what the background traffic gets without and with the round's transfers, a table per flow; absent without.
     uplink_symbols : analog symbols of sums in the air; absent on digital links.
+    cloud_s, cloud_bits : to the cloud and back, part of ``server_s``; absent without a cloud.
     eval : held-out metrics; absent where the round was not evaluated.
     """
 
@@ -478,6 +479,8 @@ class RoundRecord:
     shortfall: str | None = None
     qos: list[dict[str, Any]] | None = None
     uplink_symbols: float | None = None
+    cloud_s: float | None = None
+    cloud_bits: float | None = None
     eval: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:

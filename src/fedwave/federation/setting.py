@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedwave.core.keys import Key
-from fedwave.core.types import STATUS, Cohort, Compute, Delivery, Floats, Ints, Population, Schema, Spec, Work, World
+from fedwave.core.types import (
+    STATUS,
+    Cohort,
+    Compute,
+    Delivery,
+    Floats,
+    Ints,
+    Population,
+    Schema,
+    Spec,
+    Work,
+    World,
+    count_values,
+)
 
 if TYPE_CHECKING:
     from fedwave.devices.fleet import Fleet
@@ -80,13 +93,18 @@ class Setting:
 
 @dataclass(frozen=True)
 class Turn:
-    """One round, decided but not trained: who, what they do, and what of it arrives when."""
+    """One round, decided but not trained: who, what they do, and what of it arrives when.
+
+    ``cloud_s`` and ``cloud_bits``: from the edge server to the cloud and back, at the round's end.
+    """
 
     cohort: Cohort
     work: Work
     compute: Compute
     delivery: Delivery
     key: Key
+    cloud_s: float = 0.0
+    cloud_bits: float = 0.0
 
 
 def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
@@ -104,6 +122,7 @@ def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
     if anyhow:
         compute = replace(compute, fits=np.ones_like(compute.fits), powered=np.ones_like(compute.powered))
     server_s, server_j = setting.server.cost(work.server_flops)
+    cloud_s, cloud_bits = _cloud(setting, cohort, work)
     delivery = setting.network.deliver(
         world,
         cohort,
@@ -112,10 +131,11 @@ def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
         key.fold("network"),
         static_key=setting.key.fold("scenario"),
         deadline_s=setting.federation.deadline_s,
-        server_s=server_s,
+        server_s=server_s + cloud_s,
         server_j=server_j,
     )
-    return Turn(cohort, work, compute, _with_quorum(delivery, setting.federation.quorum), key)
+    delivery = _with_quorum(delivery, setting.federation.quorum)
+    return Turn(cohort, work, compute, delivery, key, cloud_s, cloud_bits)
 
 
 def demand(setting: Setting) -> Compute:
@@ -126,6 +146,23 @@ def demand(setting: Setting) -> Compute:
         setting.spec, everyone, setting.codec, batch_size=setting.batch_size, missed_bits=np.zeros(len(everyone))
     )
     return setting.fleet.compute(everyone, work, world)
+
+
+def _cloud(setting: Setting, cohort: Cohort, work: Work) -> tuple[float, float]:
+    """Seconds and bits of the way to the cloud and back; 0 without one.
+
+    Up goes the sum in float32, or every client's reply as it was sent where the method needs each; down comes what is
+    broadcast, with the change of the base. The cohort counts as heard.
+    """
+    if setting.server.cloud is None:
+        return 0.0, 0.0
+    method, spec = setting.method, setting.spec
+    schema = method.uplink(spec)
+    summed = all(part.reduce == "sum" for part in schema.values())
+    up = 32.0 * count_values(schema) if summed else float(work.up_bits.sum())
+    change = method.base_bits(spec, cohort, np.ones(len(cohort), dtype=bool))
+    bits = up + setting.codec.down_bits(method.downlink(spec)) + change
+    return setting.server.cloud.seconds(bits), bits
 
 
 def _with_quorum(delivery: Delivery, quorum: int) -> Delivery:

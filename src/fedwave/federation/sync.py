@@ -148,6 +148,8 @@ def _record(turn: Turn, replies: Replies, world: World, metrics: dict[str, float
         shortfall=delivery.shortfall or None,
         qos=list(delivery.qos) or None,
         uplink_symbols=None if delivery.up_symbols is None else float(delivery.up_symbols.sum()),
+        cloud_s=turn.cloud_s or None,
+        cloud_bits=turn.cloud_bits or None,
         eval=metrics,
     )
 

@@ -11,7 +11,7 @@ from fedwave.core import tree
 from fedwave.core.config import Count, Index, part
 from fedwave.core.errors import Refused
 from fedwave.core.registry import register
-from fedwave.core.types import Cohort, Floats, Leaf, Leaves, Message, Part, Replies, Schema, Spec
+from fedwave.core.types import Cohort, Floats, Leaf, Leaves, Message, Part, Replies, Schema, Spec, count_values
 from fedwave.methods.method import Method, State
 from fedwave.methods.optimizers import Optimizer, Sgd
 
@@ -82,6 +82,16 @@ class Distill(Method):
         """Averaging, and the training of the server's model."""
         rows = self.server_steps * min(self.batch_size, self.samples)
         return super().server_flops(spec, cohort) + rows * (spec.forward_flops + spec.backward_flops)
+
+    def server_memory_bytes(self, spec: Spec, cohort: int, batch_size: int) -> dict[str, float]:
+        """With what training the server's own model takes, and the consensus."""
+        return {
+            **super().server_memory_bytes(spec, cohort, batch_size),
+            "gradients": 4.0 * spec.trainable_parameters,
+            "optimizer": 4.0 * spec.trainable_parameters * len(self.server_trainer.slots),
+            "method": 4.0 * count_values(self.uplink(spec)),
+            "activations": min(self.batch_size, self.samples) * spec.activation_bytes,
+        }
 
     def init(self, spec: Spec, initial: Mapping[str, Any], server: Server, key: Key) -> State:
         """The first consensus is what the initial model says."""

@@ -73,6 +73,13 @@ class FedKSeed(Method):
             "activations": batch_size * spec.inference_bytes,
         }
 
+    def server_memory_bytes(self, spec: Spec, cohort: int, batch_size: int) -> dict[str, float]:
+        """With the accumulators, and one direction while the model is rebuilt; the server optimiser has no slots."""
+        return {
+            **super().server_memory_bytes(spec, cohort, batch_size),
+            "method": 4.0 * (self.pool + spec.trainable_parameters),
+        }
+
     def init(self, spec: Spec, initial: Mapping[str, Any], server: Server, key: Key) -> State:
         """All accumulators at zero."""
         state = super().init(spec, initial, server, key)

@@ -133,6 +133,21 @@ class Method:
         """Aggregation arithmetic: a multiply and an add per received value."""
         return 2.0 * len(cohort) * sum(leaf.size for p in self.uplink(spec).values() for leaf in p.leaves.values())
 
+    def server_memory_bytes(self, spec: Spec, cohort: int, batch_size: int) -> dict[str, float]:
+        """What the server holds at its peak, part by part, changes of the base apart.
+
+        The whole model, to evaluate it on ``batch_size`` rows at a time; sums, or all replies of ``cohort`` where
+        it needs each; the server optimiser's slots.
+        """
+        moved = sum(leaf.size for leaf in self.travelling(spec).values())
+        sizes = [(sum(leaf.size for leaf in p.leaves.values()), p.reduce) for p in self.uplink(spec).values()]
+        return {
+            "weights": spec.base_bytes + 4.0 * spec.trainable_parameters,
+            "updates": 4.0 * sum(size * (1 if reduce == "sum" else cohort) for size, reduce in sizes),
+            "optimizer": 4.0 * moved * len(self.server_optimizer.slots),
+            "activations": batch_size * spec.inference_bytes,
+        }
+
     def work(self, spec: Spec, cohort: Cohort, wire: Wire, *, batch_size: int, missed_bits: Floats) -> Work:
         """The round's demand on each client: one phase of receive, train, send.
 

@@ -55,6 +55,13 @@ class Scaffold(Method):
         """The client's control variate."""
         return self.travelling(spec)
 
+    def server_memory_bytes(self, spec: Spec, cohort: int, batch_size: int) -> dict[str, float]:
+        """With the server's control variate."""
+        return {
+            **super().server_memory_bytes(spec, cohort, batch_size),
+            "method": 4.0 * sum(leaf.size for leaf in self.travelling(spec).values()),
+        }
+
     def init(self, spec: Spec, initial: Mapping[str, Any], server: Server, key: Key) -> State:
         """Control variates start at zero."""
         state = super().init(spec, initial, server, key)

@@ -11,6 +11,7 @@ import numpy as np
 from fedwave.core.errors import BadInput
 from fedwave.core.types import Floats
 from fedwave.planner.needs import Needs
+from fedwave.planner.server import ServerNeeds
 from fedwave.results.format import duration, si
 
 Verdict = Literal["suitable", "conditional", "unsuitable"]
@@ -99,6 +100,11 @@ def device_constraints(needs: Mapping[str, Needs], yardsticks: Yardsticks) -> li
                 need, have = pairs[worst]
                 found.append(Constraint(name, float(need or 0.0), float(have or 0.0), unit, hard))
     return found
+
+
+def server_constraint(server: ServerNeeds) -> Constraint:
+    """The server's memory. Not hard: another device does it, or a place elsewhere where the model is evaluated."""
+    return Constraint("server memory", server.peak_memory_bytes, server.usable_memory_bytes, "B", hard=False)
 
 
 def time_constraints(parts: Mapping[str, float], budget_s: float) -> list[Constraint]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedwave.core.types import Bools
 from fedwave.federation.setting import Setting, Turn
+from fedwave.planner.unsure import left_open
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Needs:
     battery_share : of a full battery, radio and training together; ``None`` on mains.
     device_storage_bytes, battery_j : of the device; ``None`` where it has no limit.
     tokens_per_j : trained per joule of training: tokens/s/W.
+    seconds_factor, joules_factor : how far the training's seconds and joules may be off, either way: what the catalogue
+        leaves open of the device (:mod:`.unsure`).
     """
 
     clients: int
@@ -42,6 +45,8 @@ class Needs:
     battery_j: float | None
     battery_share: float | None
     tokens_per_j: float
+    seconds_factor: float = 1.0
+    joules_factor: float = 1.0
 
     @property
     def peak_memory_bytes(self) -> float:
@@ -70,6 +75,7 @@ def _of_class(setting: Setting, index: int, mine: list[tuple[Turn, Bools]]) -> N
     compute_j = mean([turn.compute.joules.sum(0)[who] for turn, who in mine])
     radio_j = mean([turn.delivery.radio_j[who] for turn, who in mine])
     flops = mean([_flops(turn)[who] for turn, who in mine])
+    unsure = left_open(setting.fleet.names[index], device)
     tokens = spec.tokens * mean([turn.cohort.rows[who] for turn, who in mine])
     return Needs(
         clients=int((setting.population.device == index).sum()),
@@ -85,6 +91,8 @@ def _of_class(setting: Setting, index: int, mine: list[tuple[Turn, Bools]]) -> N
         battery_j=device.battery_j,
         battery_share=None if device.battery_j is None else (compute_j + radio_j) / device.battery_j,
         tokens_per_j=tokens / compute_j if compute_j > 0.0 else 0.0,
+        seconds_factor=unsure.seconds,
+        joules_factor=unsure.joules,
     )
 
 

@@ -13,7 +13,6 @@ from fedwave.core.types import STATUSES, RoundRecord
 from fedwave.experiment import Experiment
 from fedwave.federation.checks import check_network
 from fedwave.federation.setting import Setting, Turn
-from fedwave.federation.sync import rehearse
 from fedwave.planner.constraints import (
     DAY_S,
     ENOUGH,
@@ -23,15 +22,19 @@ from fedwave.planner.constraints import (
     binding,
     device_constraints,
     judge,
+    server_constraint,
     time_constraints,
 )
 from fedwave.planner.needs import Needs, mean, needs
 from fedwave.planner.radio import Air, air
+from fedwave.planner.ranges import Range, ranges, up_bits
+from fedwave.planner.rehearsed import Rehearsed, Round, rehearsed
+from fedwave.planner.server import ServerNeeds, server_needs
+from fedwave.planner.unsure import clients_open, server_open
 
-_REHEARSED = 20
 _USUAL = Yardsticks()
 _STAND_IN = "the network's own fidelity takes too long for a plan: this is its link tables'"
-_ANYHOW = "no device can take part; seconds, bits and joules are those of a round in which memory and battery sufficed"
+_ANYHOW = "in no rehearsed round can a device take part; seconds, bits and joules are those of a round in which memory and battery sufficed"
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,9 @@ class Plan:
     """What a job asks of its devices and its network. Quantities are per round unless said otherwise.
 
     ``binding`` is the constraint with the least ``margin`` (have over need; below 1 it does not hold), or what keeps
-    clients out of the round; ``constraints`` are all of them. ``*_per_client`` are means over the rehearsed cohorts,
-    ``round_s_p5`` and ``round_s_p95`` quantiles over the ``rehearsed`` rounds; totals take those for all.
+    clients out of the round; ``constraints`` are all of them. Means are over the ``rehearsed`` rounds of ``seeds``
+    seeds, ``*_per_client`` over their cohorts; totals take those for all rounds. ``ranges`` says how far rounds are
+    from the mean (bits: of one client; joules: of a round's mean over its clients), :class:`.ranges.Range`.
     ``access_s`` is what ``downlink_s`` and ``uplink_s`` hold of connecting.
     ``granularity`` is seconds of computing over seconds of communication of the client that ends the round,
     ``tokens_per_j`` what is trained per joule of training (tokens/s/W), over all clients. ``base_delivery`` is the
@@ -52,8 +56,6 @@ class Plan:
     margin: float | None
     constraints: tuple[Constraint, ...]
     round_s: float
-    round_s_p5: float
-    round_s_p95: float
     downlink_s: float
     compute_s: float
     uplink_s: float
@@ -77,9 +79,12 @@ class Plan:
     total_bits: float
     battery_cycles: float
     devices: dict[str, Needs]
+    server: ServerNeeds
     air: Air
+    ranges: dict[str, Range]
     assumptions: tuple[str, ...]
     rehearsed: int
+    seeds: int
     base_delivery: dict[str, float] | None = None
 
     @property
@@ -87,18 +92,32 @@ class Plan:
         """The job can work: exit code 0, else 3."""
         return self.verdict != "unsuitable"
 
+    @property
+    def round_s_p5(self) -> float:
+        """Of twenty rounds one is shorter."""
+        return self.ranges["round_s"].p5
+
+    @property
+    def round_s_p95(self) -> float:
+        """Of twenty rounds one is longer."""
+        return self.ranges["round_s"].p95
+
     def to_dict(self) -> dict[str, Any]:
         """Plain table, with what follows from its entries."""
         table = asdict(self)
         table["constraints"] = [asdict(one) | {"margin": one.margin} for one in self.constraints]
         for name, one in self.devices.items():
             table["devices"][name] |= {"peak_memory_bytes": one.peak_memory_bytes, "fits": one.fits}
+        table["server"] |= {"peak_memory_bytes": self.server.peak_memory_bytes, "fits": self.server.fits}
+        table |= {"round_s_p5": self.round_s_p5, "round_s_p95": self.round_s_p95}
         table["air"]["left_share"] = self.air.left_share
         return table
 
 
 def plan(experiment: Experiment, *, rounds: int | None = None, yardsticks: Yardsticks = _USUAL) -> Plan:
-    """Rehearse ``rounds`` (by default the job's, at most 20) without training; see :func:`.constraints.judge`.
+    """Rehearse rounds of several seeds without training; see :func:`.rehearsed.rehearsed`, :func:`.constraints.judge`.
+
+    ``rounds``: the first so many with the job's own seed, and no others: quicker, and blind to other places.
 
     Raises :class:`BadInput` where the numbers run out of range.
     """
@@ -106,50 +125,40 @@ def plan(experiment: Experiment, *, rounds: int | None = None, yardsticks: Yards
     setting = replace(job, network=job.network.for_planning())
     check_network(setting)
     with np.errstate(all="ignore"):  # what overflows shows in the result, and is refused there
-        count = rounds or min(setting.rounds, _REHEARSED)
-        rehearsal = list(rehearse(setting, count))
-        takes_place = any(turn.delivery.trained.any() for _, turn in rehearsal)
-        costs = rehearsal if takes_place else list(rehearse(setting, count, anyhow=True))
-        found = _checked(_summary(setting, rehearsal, costs, yardsticks))
+        found = _checked(_summary(setting, rehearsed(experiment, setting, rounds), yardsticks))
     if setting.network == job.network:
         return found
     return replace(found, assumptions=(_STAND_IN, *found.assumptions))
 
 
-def _summary(
-    setting: Setting,
-    rehearsal: list[tuple[RoundRecord, Turn]],
-    costs: list[tuple[RoundRecord, Turn]],
-    yardsticks: Yardsticks,
-) -> Plan:
-    """The plan: who takes part from ``rehearsal``, what it costs from ``costs`` (the same, where anybody can)."""
-    records, turns = [r for r, _ in costs], [t for _, t in costs]
-    seconds = np.array([r.round_s for r in records])
-    round_s, path = float(seconds.mean()), _path(records)
+def _summary(setting: Setting, played: Rehearsed, yardsticks: Yardsticks) -> Plan:
+    """The plan: who takes part from ``played.rounds``, what it costs from ``played.costs``."""
+    records, turns = [r for r, _ in played.costs], [t for _, t in played.costs]
+    round_s, path = float(np.mean([r.round_s for r in records])), _path(records)
     access_s = float(np.mean([_slowest(turn) for turn in turns]))
-    devices, radio = needs(setting, turns), air(turns)
-    lost, heard = _lost(rehearsal)
+    devices, radio, server = needs(setting, turns), air(turns), server_needs(setting, turns)
+    lost, heard = _lost(played.rounds)
     budget_s = setting.federation.deadline_s or yardsticks.days * DAY_S / setting.rounds
     constraints = [
         *device_constraints(devices, yardsticks),
         *time_constraints(_apart(path, access_s), budget_s),
         Constraint("airtime", radio.share, yardsticks.airtime_share, "1", hard=False),
+        server_constraint(server),
     ]
-    enough = float(np.mean([r.delivered >= setting.federation.quorum for r, _ in rehearsal])) >= 0.5
+    enough = float(np.mean([r.delivered >= setting.federation.quorum for r, _ in played.rounds])) >= 0.5
     verdict = judge(constraints, enough=enough, heard=heard)
     bound = binding(constraints, lost if heard < ENOUGH else {})
     talk_s = path["downlink"] + path["uplink"]
-    assumptions = (*yardsticks.sentences(), *setting.spec.assumptions, *_radio_assumptions(setting))
+    left_open = dict.fromkeys(one.sentence for one in (*clients_open(setting), server_open(setting)) if one.sentence)
+    assumptions = (*yardsticks.sentences(), *setting.spec.assumptions, *left_open, *_radio_assumptions(setting))
     turns_each = setting.rounds * _mean(turns, lambda t: float(len(t.cohort))) / max(len(setting.population), 1)
-    bits = {"uplink": _mean(turns, _up_bits), "downlink": _mean(turns, lambda t: t.work.down_bits)}
+    bits = {"uplink": _mean(turns, up_bits), "downlink": _mean(turns, lambda t: t.work.down_bits)}
     return Plan(
         verdict=verdict,
         binding=bound.name if isinstance(bound, Constraint) else bound,
         margin=bound.margin if isinstance(bound, Constraint) else None,
         constraints=tuple(constraints),
         round_s=round_s,
-        round_s_p5=float(np.quantile(seconds, 0.05)),
-        round_s_p95=float(np.quantile(seconds, 0.95)),
         **{f"{name}_s": value for name, value in path.items()},
         access_s=access_s,
         server_s=float(np.mean([r.server_s for r in records])),
@@ -170,9 +179,12 @@ def _summary(
         total_bits=sum(bits.values()) * turns_each * len(setting.population),
         battery_cycles=turns_each * max((one.battery_share or 0.0 for one in devices.values()), default=0.0),
         devices=devices,
+        server=server,
         air=radio,
-        assumptions=assumptions if costs is rehearsal else (_ANYHOW, *assumptions),
-        rehearsed=len(rehearsal),
+        ranges=ranges(setting, played.costs),
+        assumptions=assumptions if played.takes_place else (_ANYHOW, *assumptions),
+        rehearsed=len(played.rounds),
+        seeds=played.seeds,
         base_delivery=setting.base_delivery(),
     )
 
@@ -199,7 +211,7 @@ def _slowest(turn: Turn) -> float:
     return float(delivery.access_s[np.argmax(np.where(np.isfinite(delivery.finish_s), delivery.finish_s, -np.inf))])
 
 
-def _lost(rehearsal: list[tuple[RoundRecord, Turn]]) -> tuple[dict[str, float], float]:
+def _lost(rehearsal: list[Round]) -> tuple[dict[str, float], float]:
     """Shares of the updates by why they were lost, and the share that counts."""
     status = np.concatenate([t.delivery.status for _, t in rehearsal]) if rehearsal else np.zeros(0)
     lost = {
@@ -237,11 +249,6 @@ def _checked(plan: Plan) -> Plan:
                 f"the plan's {name} is {value}: a number of the job's devices or network is beyond all measure"
             )
     return plan
-
-
-def _up_bits(turn: Turn) -> Any:
-    """What clients are asked to send digitally; of a sum in the air, what they sent to make it possible."""
-    return turn.work.up_bits if turn.delivery.up_symbols is None else turn.delivery.up_sent_bits
 
 
 def _mean(turns: list[Turn], what: Callable[[Turn], Any]) -> float:

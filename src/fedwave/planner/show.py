@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fedwave.planner.changes import Change
 from fedwave.planner.needs import Needs
 from fedwave.planner.radio import Spread
+from fedwave.planner.ranges import Range
 from fedwave.planner.rehearsal import Plan
+from fedwave.planner.server import ServerNeeds
 from fedwave.results.format import data, duration, si
 
 
@@ -37,23 +39,24 @@ def change_lines(changes: Sequence[Change]) -> Iterator[str]:
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "model", f"{_count(plan.model_parameters)} parameters, {_count(plan.trainable_parameters)} trainable"
-    spread = f"(p5 {duration(plan.round_s_p5)}, p95 {duration(plan.round_s_p95)})"
+    spread = _spread(plan, "round_s", duration)
     path = {"download": plan.downlink_s, "compute": plan.compute_s, "upload": plan.uplink_s}
     yield (
         "round",
-        f"{duration(plan.round_s)} {spread}: "
+        f"{duration(plan.round_s)} ({spread}): "
         + ", ".join(f"{n} {duration(s)}" for n, s in path.items())
         + (f"; {duration(plan.access_s)} of it connecting" if plan.access_s else ""),
     )
     if plan.granularity is not None:
         yield "balance", f"{plan.granularity:.3g} s of computing per second of communication"
-    up, down = data(plan.uplink_bits_per_client), data(plan.downlink_bits_per_client)
-    yield "payload", f"{up} up, {down} down per client and round"
+    yield "payload", f"{_bits(plan, 'uplink')} up, {_bits(plan, 'downlink')} down per client and round"
     yield from _air(plan)
     each, total = si(plan.energy_j_per_client, "J"), si(plan.total_energy_j, "J")
     efficiency = f", {plan.tokens_per_j:.3g} tokens/s/W of training" if plan.tokens_per_j else ""
-    yield "energy", f"{each} per client and round{efficiency}, {total} in all"
+    spread = _spread(plan, "energy_j_per_client", lambda joules: si(joules, "J"))
+    yield "energy", f"{each} per client and round ({spread}){efficiency}, {total} in all"
     yield "memory", f"{si(plan.peak_memory_bytes, 'B')} at most on a device"
+    yield "server", _server(plan.server)
     yield (
         "delivered",
         f"{plan.delivered_share:.0%} of the updates of {plan.clients} clients in turn"
@@ -61,7 +64,7 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     if plan.base_delivery is not None:
         yield "base model", _base(plan.base_delivery)
-    rehearsed = f", going by the first {plan.rehearsed}" if plan.rehearsed < plan.rounds else ""
+    rehearsed = f", going by {plan.rehearsed} of {plan.seeds} seed{'s' if plan.seeds > 1 else ''}"
     cycles = f", {plan.battery_cycles:.2g} battery charges of a client" if plan.battery_cycles else ""
     yield (
         "in all",
@@ -71,6 +74,38 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
             f"{plan.total_energy_j / 3.6e6:.3g} kWh{cycles}"
         ),
     )
+
+
+def _spread(plan: Plan, name: str, show: Callable[[float], str]) -> str:
+    """Nine rounds of ten, and what they may be where the catalogue's numbers are off."""
+    one = plan.ranges[name]
+    wider = "" if (one.low, one.high) == (one.p5, one.p95) else f"; with the devices as open {_between(one, show)}"
+    return f"p5 {show(one.p5)}, p95 {show(one.p95)}{wider}"
+
+
+def _bits(plan: Plan, way: str) -> str:
+    name = f"{way}_bits_per_client"
+    one, value = plan.ranges[name], data(getattr(plan, name))
+    return value if one.low == one.high else f"{value} ({_between(one, data)})"
+
+
+def _between(one: Range, show: Callable[[float], str]) -> str:
+    return f"{show(one.low)} to {show(one.high)}"
+
+
+def _server(server: ServerNeeds) -> str:
+    cloud = ""
+    if server.cloud_s:
+        cloud = f"; {data(server.cloud_bits)} to the cloud and back in {duration(server.cloud_s)}"
+    work = f"{duration(server.compute_s)} and {si(server.compute_j, 'J')} a round"
+    return f"{server.device}: {work}, {_memory(server)}{cloud}"
+
+
+def _memory(one: Needs | ServerNeeds) -> str:
+    needed, usable = si(one.peak_memory_bytes, "B"), si(one.usable_memory_bytes, "B")
+    parts = ", ".join(f"{name} {si(value, 'B')}" for name, value in one.memory_bytes.items() if value)
+    fits = f"{needed} of {usable} usable" if one.fits else f"needs {needed}, has {usable} usable: does NOT fit"
+    return f"{fits} ({parts})"
 
 
 def _air(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -95,13 +130,10 @@ def _rates(spread: Spread) -> str:
 
 
 def _device(device: Needs) -> str:
-    needed, usable = si(device.peak_memory_bytes, "B"), si(device.usable_memory_bytes, "B")
-    parts = ", ".join(f"{name} {si(value, 'B')}" for name, value in device.memory_bytes.items() if value)
-    fits = f"{needed} of {usable} usable" if device.fits else f"needs {needed}, has {usable} usable: does NOT fit"
     battery = "" if device.battery_share is None else f", {device.battery_share:.2%} of a battery a round"
     return (
         f"{duration(device.compute_s)} of computing (at {device.training_efficiency:.0%} of peak, assumed), "
-        f"{fits} ({parts}){battery}"
+        f"{_memory(device)}{battery}"
     )
 
 
