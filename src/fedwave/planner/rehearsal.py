@@ -34,7 +34,10 @@ from fedwave.planner.unsure import clients_open, server_open
 
 _USUAL = Yardsticks()
 _STAND_IN = "the network's own fidelity takes too long for a plan: this is its link tables'"
-_ANYHOW = "in no rehearsed round can a device take part; seconds, bits and joules are those of a round in which memory and battery sufficed"
+_ANYHOW = (
+    "no device that was met can take part; seconds, bits and joules are those of a round in which memory and battery "
+    "sufficed"
+)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from fedwave.core.types import RoundRecord
 from fedwave.experiment import Experiment
 from fedwave.federation.setting import Setting, Turn
 from fedwave.federation.sync import rehearse
-from fedwave.wireless.network import Network
 
-_SEEDS, _FEWEST = 16, 6
-_EFFORT = 1_000_000  # clients (and the background's) x cells, over all seeds: from there on fewer seeds
-_BACKGROUND = 50  # of a cell
 _ROUNDS = 4  # of a seed
 _LONG = 30  # where a round depends on those before
+_BUDGET_MS = 200.0  # of a 2026 machine, so that a plan is there in a second; fixed, so that it is the same anywhere
+_ROUND_MS, _PLACING_MS = (0.6, 1.5), (0.0, 9.0)  # of a small job without and with cells, whose seeds need shadow maps
+_SMALL = 1_000  # clients x cells
+_BACKGROUND = 5  # clients' worth of a cell
+_FEWEST, _MOST = 6, 40  # seeds
 
 Round = tuple[RoundRecord, Turn]
 
@@ -52,32 +53,28 @@ class Rehearsed:
 def rehearsed(experiment: Experiment, setting: Setting, rounds: int | None) -> Rehearsed:
     """Rounds of ``setting`` and, without ``rounds``, of the same job with other seeds.
 
-    A first round, in which every radio sleeps, is one of many in a job: here it is one of the own seed alone.
+    A first round, in which every radio sleeps, has the share of the rehearsed rounds that it has of the job's.
     """
     count = rounds or min(setting.rounds, _ROUNDS)
     own = list(rehearse(setting, count))
     anyhow = not any(turn.delivery.trained.any() for _, turn in own)
-    long, seeds = count, 1
-    if rounds is None:
-        seeds = _seeds(setting)
-        if _builds_up(setting, own[0][1]):
-            seeds, long = _FEWEST, min(setting.rounds, _LONG)
+    long = min(setting.rounds, _LONG) if rounds is None and _builds_up(setting, own[-1]) else count
+    seeds = 1 if rounds else _seeds(setting, long)
     costs = own if not anyhow and long == count else list(rehearse(setting, long, anyhow=anyhow))
-    skipped = int(long < setting.rounds)
     others = list(_others(experiment, setting, seeds - 1))
-    for other in others:
-        costs = costs + list(rehearse(other, long + skipped, anyhow=anyhow))[skipped:]
+    firsts = (1 + len(others)) * long / setting.rounds  # so many seeds from their first round on, the others later
+    for number, other in enumerate(others, 1):
+        later = int(number >= firsts)
+        costs = costs + list(rehearse(other, long + later, anyhow=anyhow))[later:]
     return Rehearsed(own if anyhow else costs, costs, 1 + len(others))
 
 
-def _seeds(setting: Setting) -> int:
-    cells = cells_of(setting.network)
-    return int(np.clip(_EFFORT // ((len(setting.population) + _BACKGROUND * cells) * cells), _FEWEST, _SEEDS))
-
-
-def cells_of(network: Network) -> int:
-    """Cells whose load is worked out in every round; 1 where there is nothing of the kind."""
-    return getattr(network, "sites", 1) * getattr(network, "sectors", 1)
+def _seeds(setting: Setting, rounds: int) -> int:
+    """As many as the budget has room for."""
+    cells = getattr(setting.network, "sites", 0) * getattr(setting.network, "sectors", 0)
+    size = max((len(setting.population) + _BACKGROUND * cells) * max(cells, 1) / _SMALL, 1.0)
+    each_ms = size * (_ROUND_MS[cells > 0] * rounds + _PLACING_MS[cells > 0])
+    return int(np.clip(_BUDGET_MS // each_ms, _FEWEST, _MOST))
 
 
 def _others(experiment: Experiment, setting: Setting, count: int) -> Iterator[Setting]:
@@ -90,14 +87,20 @@ def _others(experiment: Experiment, setting: Setting, count: int) -> Iterator[Se
             continue
 
 
-def _builds_up(setting: Setting, turn: Turn) -> bool:
-    """Later rounds are not as the first ones: base changes pile up, schedulers remember, batteries run low."""
+def _builds_up(setting: Setting, last: Round) -> bool:
+    """Later rounds are not as the first ones.
+
+    Base changes pile up, schedulers remember, batteries run low, or the next round finds the radios of this one awake.
+    """
+    record, turn = last
     if setting.method.base_bits(setting.spec, turn.cohort, np.ones(len(turn.cohort), dtype=bool)):
         return True
     if any(name.startswith("scheduler.") for name in turn.delivery.remembered):
         return True
-    fleet, device = setting.fleet, turn.cohort.device
-    spent_j = turn.delivery.radio_j + turn.delivery.compute_j
+    connection = getattr(setting.network, "connection", setting.network)
+    if record.round_s < getattr(connection, "inactivity_s", 0.0):
+        return True
+    fleet = setting.fleet
     each = setting.rounds * len(turn.cohort) / max(len(setting.population), 1)
-    left = 1.0 - fleet.min_charge / fleet.initial_charge
-    return bool((each * spent_j > left * fleet.batteries(device)).any())
+    spent_j = each * (turn.delivery.radio_j + turn.delivery.compute_j)
+    return bool((spent_j > (1.0 - fleet.min_charge / fleet.initial_charge) * fleet.batteries(turn.cohort.device)).any())

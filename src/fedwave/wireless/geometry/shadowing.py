@@ -23,6 +23,7 @@ from fedwave.core.types import Floats, Ints
 
 _STEPS = 4  # grid points per correlation distance
 _SMALLEST, _LARGEST = 256, 1024  # grid points a side: 64 to 256 correlation distances
+_PHI_STEP = 0.005
 _PLASTIC = 1.324717957244746  # the root of x^3 = x + 1, from which the R2 sequence is made
 
 
@@ -97,7 +98,11 @@ def uniform_map(key: Key, correlation_m: float, extent_m: float) -> Map:
     This is the Gaussian threshold of TR 38.901 7.6.3.3 read from the other side.
     """
     normal = normal_map(key, correlation_m, extent_m)
-    values = np.interp(normal.values, *_phi()).astype(np.float32)
+    table = _phi()
+    place = np.clip((normal.values + np.float64(6.0)) * (1.0 / _PHI_STEP), 0.0, len(table) - 1.001)
+    low = place.astype(np.int32)
+    below = table.take(low)
+    values = (below + (place - low) * (table.take(low + 1) - below)).astype(np.float32)
     values.setflags(write=False)
     return Map(values=values, step_m=normal.step_m)
 
@@ -112,7 +117,7 @@ def _amplitude(side: int) -> Floats:
 
 
 @lru_cache(maxsize=1)
-def _phi() -> tuple[Floats, Floats]:
-    """The normal distribution at points between which it is linear to 1e-6."""
-    grid = np.linspace(-6.0, 6.0, 2401)
-    return grid, np.array([0.5 * math.erfc(-x / 2.0**0.5) for x in grid])
+def _phi() -> Floats:
+    """The normal distribution from -6 to 6 at steps between which it is linear to 1e-6."""
+    steps = round(12.0 / _PHI_STEP)
+    return np.array([0.5 * math.erfc((6.0 - _PHI_STEP * k) / 2.0**0.5) for k in range(steps + 1)])
