@@ -80,7 +80,7 @@ def jobs(folder: Path) -> tuple[dict[str, Experiment], dict[str, Experiment]]:
         ),
         "scaffold, leo": (images(40), {"name": "scaffold", "local_optimizer": _SGD}, "leo", _PIS, {}),
         "distill, wifi-6": (images(40), {"name": "distill"}, "wifi-6", _PHONES, {}),
-        "median full, trace": (text(200), _steps("median", 4), trace, _MIXED, {"sampler": {"cohort": 50}}),
+        "ffa_lora, trace": (text(200), _steps("ffa_lora", 4), trace, _MIXED, {"sampler": {"cohort": 50}}),
         "fedavg full over the air, 5g-umi": (
             images(100), _steps("fedavg", 4), {"name": "5g-umi", "uplink": "aircomp"},
             {"mix": {"board": 1.0}, "device": {"board": _SLOW}}, {},
