@@ -24,6 +24,7 @@ TRAINED = {"train_loss", "eval", "wall_s"}
 @pytest.fixture(scope="module")
 def accuracy():
     spec = importlib.util.spec_from_file_location("plan_accuracy", SCRIPT)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -24,7 +24,8 @@ active_power_w = {{ value = 5, unit = "W", source = "page", basis = "{power}" }}
 
 def toy(**changes):
     table = {
-        "rounds": 8, "task": {"name": "toy", "clients": 12, "dimension": 1000, "samples_per_client": 32, "ragged": True},
+        "rounds": 8,
+        "task": {"name": "toy", "clients": 12, "dimension": 1000, "samples_per_client": 32, "ragged": True},
         "network": {"name": "ideal", "uplink_mbps": 1.0}, "fleet": {"mix": {"board": 1.0}},
         "sampler": {"cohort": 4}, "server": {"device": "nvidia-l4"},
     }  # fmt: skip
@@ -109,11 +110,11 @@ def test_several_seeds_are_rehearsed(catalogue):
     job = toy()
     setting = job.setting()
     found = rehearsed(job, setting, None)
-    own = [record.to_dict() for record, _ in rehearse(setting, 4)]
-    assert [record.to_dict() for record, _ in found.rounds[:4]] == own
-    assert found.takes_place and len(found.rounds) == 4 * found.seeds
+    own = [record.to_dict() for record, _ in rehearse(setting, 2)]
+    assert [record.to_dict() for record, _ in found.rounds[:2]] == own
+    assert found.takes_place and len(found.rounds) == 2 * found.seeds
     samples = {tuple(turn.cohort.samples) for _, turn in found.rounds}
-    assert len(samples) > 2 * found.seeds  # other data in every seed
+    assert len(samples) > found.seeds  # other data in every seed
     first = [record.round for record, _ in found.rounds].count(0)
     assert first == pytest.approx(len(found.rounds) / job.rounds, abs=1)
     assert plan(job).round_s == pytest.approx(np.mean([record.round_s for record, _ in found.rounds]))
@@ -125,7 +126,7 @@ def test_several_seeds_are_rehearsed(catalogue):
 @pytest.mark.parametrize(
     ("changes", "rounds"),
     [
-        ({}, 4),
+        ({}, 2),
         ({"network": "wifi-6"}, 8),  # rounds of 50 ms, and radios that stay awake for 200 ms
         ({"network": {"name": "5g-umi", "scheduler": "lyapunov"}, "federation": {"deadline_s": 100.0}}, 8),
     ],
@@ -137,10 +138,10 @@ def test_where_rounds_depend_on_those_before_all_are_rehearsed(catalogue, change
 
 
 def test_low_batteries_make_rounds_depend_on_those_before():
-    """A client computes 32 x 4,000 / 2e8 s x 5 W = 3.2 mJ in each of 8 x 4 / 12 rounds, 8.5 mJ; with 8 mJ some run dry."""
+    """A client computes 32 x 4,000 / 2e8 s x 5 W = 3.2 mJ in each of 8 x 4 / 12 rounds: 8.5 mJ, and 8 are too few."""
     numbers = {"peak_flops": 1e9, "memory_bytes": 1e9, "memory_bandwidth_bytes_s": 1e12, "active_power_w": 5.0}
     task = {"name": "toy", "clients": 12, "dimension": 1000, "samples_per_client": 32}
-    for battery_j, rounds in ((0.008, 8), (0.009, 4)):
+    for battery_j, rounds in ((0.008, 8), (0.009, 2)):
         fleet = {"mix": {"own": 1.0}, "device": {"own": numbers | {"battery_j": battery_j}}}
         found = plan(toy(task=task, fleet=fleet))
         assert found.rehearsed == rounds * found.seeds

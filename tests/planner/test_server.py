@@ -16,7 +16,8 @@ WEIGHTS, TRAINED = 134_515_008, 30 * 8 * ((576 + 576) + (576 + 192))
 
 def toy(**changes):
     table = {
-        "rounds": 9, "task": {"name": "toy", "clients": 12, "dimension": 1000, "samples_per_client": 32, "batch_size": 8},
+        "rounds": 9,
+        "task": {"name": "toy", "clients": 12, "dimension": 1000, "samples_per_client": 32, "batch_size": 8},
         "network": {"name": "ideal", "uplink_mbps": 1.0}, "sampler": {"cohort": 4},
     }  # fmt: skip
     return Experiment.parse(table | changes)
@@ -45,8 +46,8 @@ def test_base_changes_pile_up_on_the_server():
 
 
 def test_a_server_that_trains_needs_room_for_it():
-    """Distillation on 100 inputs: 1,000 weights, their gradients and momentum; 16 public rows at a time, of 1,001 values
-    each; the consensus on 64 rows. Its 5 steps are 5 x 16 x 4,000 FLOP beside 2 x 4 x 64 of the average.
+    """Distillation on 100 inputs: 1,000 weights, their gradients and momentum; 16 public rows at a time, of 1,001
+    values each; the consensus on 64 rows. Its 5 steps are 5 x 16 x 4,000 FLOP beside 2 x 4 x 64 of the average.
     """
     method = {"name": "distill", "samples": 64, "server_steps": 5, "batch_size": 16,
               "server_trainer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}}  # fmt: skip
@@ -77,7 +78,7 @@ def test_a_server_that_is_too_small():
 
 
 def test_the_way_to_the_cloud():
-    """1,000 float32 values up and down, 64,000 bits at 1 Mbit/s, and 50 ms each way: 0.164 s at the end of every round."""
+    """1,000 float32 values up and down, 64,000 bits at 1 Mbit/s, and 50 ms each way: 0.164 s at each round's end."""
     cloud = {"rate_mbps": 1.0, "latency_s": 0.05}
     without, job = plan(toy()), toy(server={"cloud": cloud})
     found = plan(job)
