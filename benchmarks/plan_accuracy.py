@@ -6,8 +6,8 @@ A plan is made of a job with seed 0; then the job's rounds are simulated with as
 shadows, devices, data and cohorts. Rounds are simulated without their training, which changes none of the numbers
 compared (tests/contracts holds that to equality, method by method). Per quantity (seconds of a round; joules of a
 round, mean over its clients): the plan's mean over the simulated one, the width p95 / p5 of the plan's range, and the
-share of the simulated rounds within it. ``bits_exact``: every client is asked for exactly the bits that the plan says, or for a
-number in the range that it states (``bits_in_range``).
+share of the simulated rounds within it. ``bits_exact``: every client that is heard moves exactly the bits that the plan
+says, or (``bits_in_range``) a number in the range that it states.
 
 ``WIDE`` are jobs whose rounds differ too much for a range of a factor of two; docs/howto/plan.md says why.
 """

@@ -118,8 +118,11 @@ def test_several_seeds_are_rehearsed(catalogue):
     first = [record.round for record, _ in found.rounds].count(0)
     assert first == pytest.approx(len(found.rounds) / job.rounds, abs=1)
     assert plan(job).round_s == pytest.approx(np.mean([record.round_s for record, _ in found.rounds]))
+    means = [np.mean([r.round_s for r, _ in found.rounds[2 * k : 2 * k + 2]]) for k in range(found.seeds)]
+    error = np.std(means, ddof=1) / found.seeds**0.5
+    assert plan(job).round_s_error == pytest.approx(error / np.mean(means))
     alone = plan(job, rounds=3)
-    assert (alone.seeds, alone.rehearsed) == (1, 3)
+    assert (alone.seeds, alone.rehearsed, alone.round_s_error) == (1, 3, 0.0)
     assert plan(job) == plan(job)
 
 

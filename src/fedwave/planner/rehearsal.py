@@ -48,6 +48,7 @@ class Plan:
     clients out of the round; ``constraints`` are all of them. Means are over the ``rehearsed`` rounds of ``seeds``
     seeds, ``*_per_client`` over their cohorts; totals take those for all rounds. ``ranges`` says how far rounds are
     from the mean (bits: of one client; joules: of a round's mean over its clients), :class:`.ranges.Range`.
+    ``round_s_error`` is the standard error of ``round_s`` over the seeds, as a share of it; 0 with one seed.
     ``access_s`` is what ``downlink_s`` and ``uplink_s`` hold of connecting.
     ``granularity`` is seconds of computing over seconds of communication of the client that ends the round,
     ``tokens_per_j`` what is trained per joule of training (tokens/s/W), over all clients. ``base_delivery`` is the
@@ -88,6 +89,7 @@ class Plan:
     assumptions: tuple[str, ...]
     rehearsed: int
     seeds: int
+    round_s_error: float
     base_delivery: dict[str, float] | None = None
 
     @property
@@ -188,8 +190,15 @@ def _summary(setting: Setting, played: Rehearsed, yardsticks: Yardsticks) -> Pla
         assumptions=assumptions if played.takes_place else (_ANYHOW, *assumptions),
         rehearsed=len(played.rounds),
         seeds=played.seeds,
+        round_s_error=_error([r.round_s for r in records], played.seeds),
         base_delivery=setting.base_delivery(),
     )
+
+
+def _error(values: list[float], seeds: int) -> float:
+    """Standard error of the mean as a share of it; each seed has as many of the ``values``, in order."""
+    means = np.reshape(values, (seeds, -1)).mean(1)
+    return float(means.std(ddof=1) / np.sqrt(seeds) / means.mean()) if seeds > 1 and means.mean() > 0.0 else 0.0
 
 
 def _path(records: list[RoundRecord]) -> dict[str, float]:

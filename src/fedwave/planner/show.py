@@ -65,6 +65,7 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.base_delivery is not None:
         yield "base model", _base(plan.base_delivery)
     rehearsed = f", going by {plan.rehearsed} of {plan.seeds} seed{'s' if plan.seeds > 1 else ''}"
+    rehearsed += f" (standard error {plan.round_s_error:.1%})" if plan.round_s_error else ""
     cycles = f", {plan.battery_cycles:.2g} battery charges of a client" if plan.battery_cycles else ""
     yield (
         "in all",
