@@ -18,11 +18,11 @@ from fedwave.federation.setting import Setting, Turn
 from fedwave.federation.sync import rehearse
 
 _ROUNDS = 2  # of a seed
-_LONG = 30  # where a round depends on those before
-_BUDGET_MS = 210.0  # of a 2026 machine, so that a plan is there in a second; fixed, so that it is the same anywhere
+_LONG = 30  # where a round depends on those before, and the job is small
+_BUDGET_MS, _LONG_BUDGET_MS = 210.0, 400.0  # of a 2026 machine, for a plan in a second; a plan is the same on any other
 _ROUND_MS, _PLACING_MS = (0.6, 1.5), (0.0, 9.0)  # of a small job without and with cells, whose seeds need shadow maps
 _SMALL = 1_000  # clients x cells
-_BACKGROUND = 5  # clients' worth of a cell
+_BACKGROUND = 1  # clients' worth of a cell
 _FEWEST, _MOST = 6, 60  # seeds
 
 Round = tuple[RoundRecord, Turn]
@@ -58,7 +58,7 @@ def rehearsed(experiment: Experiment, setting: Setting, rounds: int | None) -> R
     count = rounds or min(setting.rounds, _ROUNDS)
     own = list(rehearse(setting, count))
     anyhow = not any(turn.delivery.trained.any() for _, turn in own)
-    long = min(setting.rounds, _LONG) if rounds is None and _builds_up(setting, own) else count
+    long = _long(setting) if rounds is None and _builds_up(setting, own) else count
     seeds = 1 if rounds else _seeds(setting, long)
     costs = own if not anyhow and long == count else list(rehearse(setting, long, anyhow=anyhow))
     others = list(_others(experiment, setting, seeds - 1))
@@ -69,12 +69,23 @@ def rehearsed(experiment: Experiment, setting: Setting, rounds: int | None) -> R
     return Rehearsed(own if anyhow else costs, costs, 1 + len(others))
 
 
-def _seeds(setting: Setting, rounds: int) -> int:
-    """As many as the budget has room for."""
+def _costs_ms(setting: Setting) -> tuple[float, float]:
+    """Of a round, and of a seed's places, about."""
     cells = getattr(setting.network, "sites", 0) * getattr(setting.network, "sectors", 0)
     size = max((len(setting.population) + _BACKGROUND * cells) * max(cells, 1) / _SMALL, 1.0)
-    each_ms = size * (_ROUND_MS[cells > 0] * rounds + _PLACING_MS[cells > 0])
-    return int(np.clip(_BUDGET_MS // each_ms, _FEWEST, _MOST))
+    return size * _ROUND_MS[cells > 0], size * _PLACING_MS[cells > 0]
+
+
+def _seeds(setting: Setting, rounds: int) -> int:
+    """As many as the budget has room for."""
+    round_ms, placing_ms = _costs_ms(setting)
+    return int(np.clip(_BUDGET_MS // (round_ms * rounds + placing_ms), _FEWEST, _MOST))
+
+
+def _long(setting: Setting) -> int:
+    """Rounds of a seed where they depend on those before: as many as there is room for with the fewest seeds."""
+    round_ms, _ = _costs_ms(setting)
+    return min(setting.rounds, int(np.clip(_LONG_BUDGET_MS // (_FEWEST * round_ms), _ROUNDS, _LONG)))
 
 
 def _others(experiment: Experiment, setting: Setting, count: int) -> Iterator[Setting]:

@@ -64,7 +64,7 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     if plan.base_delivery is not None:
         yield "base model", _base(plan.base_delivery)
-    rehearsed = f", going by {plan.rehearsed} of {plan.seeds} seed{'s' if plan.seeds > 1 else ''}"
+    rehearsed = f", going by {plan.rehearsed} rounds of {plan.seeds} seed{'s' if plan.seeds > 1 else ''}"
     rehearsed += f" (standard error {plan.round_s_error:.1%})" if plan.round_s_error else ""
     cycles = f", {plan.battery_cycles:.2g} battery charges of a client" if plan.battery_cycles else ""
     yield (
@@ -80,7 +80,7 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
 def _spread(plan: Plan, name: str, show: Callable[[float], str]) -> str:
     """Nine rounds of ten, and what they may be where the catalogue's numbers are off."""
     one = plan.ranges[name]
-    wider = "" if (one.low, one.high) == (one.p5, one.p95) else f"; with the devices as open {_between(one, show)}"
+    wider = "" if (one.low, one.high) == (one.p5, one.p95) else f"; {_between(one, show)} if the devices are off"
     return f"p5 {show(one.p5)}, p95 {show(one.p95)}{wider}"
 
 
