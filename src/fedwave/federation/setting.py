@@ -96,7 +96,7 @@ def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
     """
     key = setting.key.fold("round", world.round)
     available = setting.fleet.available(world, setting.population.device, key.fold("available"))
-    cohort = _cohort(setting, world, setting.sampler.select(available, key.fold("sample")))
+    cohort = cohort_of(setting, world, setting.sampler.select(available, key.fold("sample")))
     work = setting.method.work(
         setting.spec, cohort, setting.codec, batch_size=setting.batch_size, missed_bits=_missed(world, cohort)
     )
@@ -121,7 +121,7 @@ def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
 def demand(setting: Setting) -> Compute:
     """What a round asks of every client's device, ``[N]``, were all of them in the cohort."""
     world = setting.world()
-    everyone = _cohort(setting, world, np.arange(len(setting.population)))
+    everyone = cohort_of(setting, world, np.arange(len(setting.population)))
     work = setting.method.work(
         setting.spec, everyone, setting.codec, batch_size=setting.batch_size, missed_bits=np.zeros(len(everyone))
     )
@@ -136,7 +136,8 @@ def _with_quorum(delivery: Delivery, quorum: int) -> Delivery:
     return replace(delivery, status=status, coefficient=np.zeros_like(delivery.coefficient))
 
 
-def _cohort(setting: Setting, world: World, ids: Ints) -> Cohort:
+def cohort_of(setting: Setting, world: World, ids: Ints) -> Cohort:
+    """The clients ``ids`` as a round's cohort."""
     population = setting.population
     samples = population.samples[ids]
     steps, rows = setting.method.amount(samples, setting.batch_size)

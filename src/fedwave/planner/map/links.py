@@ -1,0 +1,207 @@
+"""A network as the map sees it: what transfers of any size take, from rehearsals of a few sizes.
+
+Each direction is rehearsed by itself with the job's cohorts, at sizes evenly spaced on a logarithmic scale: seconds,
+joules, connecting, resource blocks and fate of every client of every round. Between two sizes everything is linear in
+the bits, which is exact where a transfer takes a fixed time and a time per bit.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from fedwave.core.types import STATUS, Bools, Cohort, Floats, Ints, Phase, Work
+from fedwave.devices.device import Device
+from fedwave.devices.fleet import Fleet
+from fedwave.federation.setting import Setting, Turn
+from fedwave.federation.sync import Sync, rehearse
+
+Way = Literal["down", "up"]
+_PER_DECADE = 2.0  # sizes that are rehearsed
+_SHORTEST_BITS = 1_000.0  # of the transfers that show what a radio that is still awake saves
+
+
+@dataclass(frozen=True)
+class Transfers:
+    """Transfers of all clients of all rounds, ``[..., R, C]``: NaN seconds where they do not come about.
+
+    ``status`` is an index into :data:`~fedwave.core.types.STATUSES`; ``carrier_blocks [..., R]`` the uplink resource
+    blocks there are in the cells in use.
+    """
+
+    seconds: Floats
+    joules: Floats
+    access_s: Floats
+    block_s: Floats
+    carrier_blocks: Floats
+    status: Ints
+
+
+@dataclass(frozen=True)
+class Links:
+    """One network under one job.
+
+    Parameters
+    ----------
+    ids : clients of each round's cohort, ``[R, C]``.
+    asked : ``[R, C]`` False where a round's cohort is smaller than the largest.
+    sizes_bits : sizes that were rehearsed, by direction; ``tables`` what came of them.
+    inactivity_s : computing for longer lets the radio fall asleep.
+    awake_s, awake_j : ``[R, C]`` what a client saves whose radio is still awake when it sends.
+    """
+
+    ids: Ints
+    asked: Bools
+    sizes_bits: dict[Way, Floats]
+    tables: dict[Way, Transfers]
+    inactivity_s: float
+    awake_s: Floats
+    awake_j: Floats
+
+    def transfers(self, way: Way, bits: Floats) -> Transfers:
+        """Of ``bits [M, R]``, the mean over a round's cohort; nothing happens where they are 0."""
+        sizes, table = self.sizes_bits[way], self.tables[way]
+        upper = np.searchsorted(sizes, bits).clip(1, max(len(sizes) - 1, 1)).clip(max=len(sizes) - 1)
+        lower = np.maximum(upper - 1, 0)
+        width = sizes[upper] - sizes[lower]
+        share = np.divide(bits - sizes[lower], width, out=np.zeros_like(bits), where=width > 0.0).clip(0.0, 1.0)
+        rounds = np.arange(bits.shape[1])[None, :]
+        near = np.where(bits**2 > sizes[lower] * sizes[upper], upper, lower)
+        some = bits > 0.0
+
+        def between(values: Floats) -> Floats:
+            part = share[..., None] if values.ndim == 3 else share
+            low, high = values[lower, rounds], values[upper, rounds]
+            low, high = np.where(np.isnan(low), high, low), np.where(np.isnan(high), low, high)
+            return np.where(some[..., None] if values.ndim == 3 else some, low + part * (high - low), 0.0)
+
+        status = np.where(some[..., None], table.status[near, rounds], 0)
+        return Transfers(
+            seconds=np.where(status == 0, between(table.seconds), np.nan),
+            joules=between(table.joules),
+            access_s=between(table.access_s),
+            block_s=between(table.block_s),
+            carrier_blocks=between(table.carrier_blocks),
+            status=status,
+        )
+
+
+@dataclass(frozen=True)
+class _Payload:
+    """Stands where a job's method stands, and asks for transfers alone; ``wait_s`` of computing lie between them."""
+
+    down_bits: float
+    up_bits: float
+    wait_s: float
+    weighting: str = "uniform"
+
+    def amount(self, samples: Ints, batch_size: int) -> tuple[Ints, Ints]:
+        """No steps, no rows."""
+        return np.zeros_like(samples), np.zeros_like(samples)
+
+    def work(self, spec: Any, cohort: Cohort, wire: Any, *, batch_size: int, missed_bits: Floats) -> Work:
+        """One phase, with as many FLOPs as seconds."""
+        none = np.zeros(len(cohort))
+        phase = Phase(none + self.down_bits, none + self.wait_s, none + self.up_bits)
+        return Work(phases=(phase,), memory_bytes=none, touched_bytes=none)
+
+    def base_bits(self, spec: Any, cohort: Cohort, heard: Bools) -> float:
+        """The base model stays as it is."""
+        return 0.0
+
+
+def sizes_bits(payloads: Floats) -> Floats:
+    """Sizes to rehearse so that all positive ``payloads`` are between two of them."""
+    some = payloads[payloads > 0.0]
+    if not some.size:
+        return np.array([1.0])
+    low, high = np.log10(some.min()), np.log10(some.max())
+    count = 1 + int(np.ceil((high - low) * _PER_DECADE - 1e-9))
+    return np.logspace(low, high, count) if count > 1 else np.array([some.min()])
+
+
+def links(setting: Setting, rounds: int, payloads: dict[Way, Floats]) -> Links:
+    """Rehearse the network of ``setting`` with its cohorts, for payloads like those given.
+
+    Deadlines are not part of it. Devices play no part either: they have no battery and nothing to compute.
+    """
+    fleet = Fleet(mix={"any": 1.0}, availability=setting.fleet.availability, device={"any": _ANY})
+    alone = replace(
+        setting,
+        network=setting.network.for_planning(),
+        fleet=fleet,
+        federation=Sync(),
+        population=replace(setting.population, device=np.zeros_like(setting.population.device)),
+    )
+    grids: dict[Way, Floats] = {way: sizes_bits(bits) for way, bits in payloads.items()}
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        turns = {way: [_turns(alone, rounds, way, size) for size in sizes] for way, sizes in grids.items()}
+        ids, asked = _cohorts(turns["down"][0])
+        tables: dict[Way, Transfers] = {way: _table(some, way, asked) for way, some in turns.items()}
+        awake_s, awake_j = _awake(alone, rounds, asked)
+    return Links(ids, asked, grids, tables, _inactivity_s(setting.network), awake_s, awake_j)
+
+
+_ANY = Device(
+    peak_flops=1.0, training_efficiency=1.0, memory_bytes=1.0, memory_bandwidth_bytes_s=1.0, active_power_w=1.0
+)
+
+
+def _turns(setting: Setting, rounds: int, way: Way | None, bits: float) -> list[Turn]:
+    """``way``: one direction alone; ``None``: both, one after the other. Nobody sends as a round begins."""
+    payload: Any = _Payload(bits if way != "up" else 0.0, bits if way != "down" else 0.0, float(way == "up"))
+    return [turn for _, turn in rehearse(replace(setting, method=payload), rounds)]
+
+
+def _cohorts(turns: Sequence[Turn]) -> tuple[Ints, Bools]:
+    """Ids by round, filled up with the last; who of them was asked."""
+    most = max((len(turn.cohort) for turn in turns), default=0)
+    ids, asked = np.zeros((len(turns), most), dtype=np.int64), np.zeros((len(turns), most), dtype=bool)
+    for index, turn in enumerate(turns):
+        ids[index, : len(turn.cohort)], asked[index, : len(turn.cohort)] = turn.cohort.ids, True
+    return ids, asked
+
+
+def _table(sizes: list[list[Turn]], way: Way, asked: Bools) -> Transfers:
+    def stacked(what: Any, empty: float) -> Floats:
+        table = np.full((len(sizes), *asked.shape), empty)
+        for at, turns in enumerate(sizes):
+            for index, turn in enumerate(turns):
+                values = what(turn.delivery)
+                if values is not None:
+                    table[at, index, : len(turn.cohort)] = values
+        return table
+
+    blocks = [[t.delivery.carrier_block_s / t.delivery.round_s if t.delivery.round_s else 0.0 for t in turns]
+              for turns in sizes]  # fmt: skip
+    return Transfers(
+        seconds=stacked(lambda d: d.downlink_s if way == "down" else d.uplink_s, np.nan),
+        joules=stacked(lambda d: d.radio_j, 0.0),
+        access_s=stacked(lambda d: d.access_s, 0.0),
+        block_s=stacked(lambda d: d.block_s, 0.0),
+        carrier_blocks=np.array(blocks),
+        status=stacked(lambda d: np.where(d.status == STATUS["quorum"], 0, d.status), 0).astype(np.int64),
+    )
+
+
+def _awake(setting: Setting, rounds: int, asked: Bools) -> tuple[Floats, Floats]:
+    """Seconds and joules that receiving and sending at once saves over receiving, sleeping, sending."""
+    down, up, both = (_turns(setting, rounds, way, _SHORTEST_BITS) for way in ("down", "up", None))  # pyright: ignore
+    seconds, joules = np.zeros(asked.shape), np.zeros(asked.shape)
+    for index, (one, other, joint) in enumerate(zip(down, up, both, strict=True)):
+        apart, place = (one.delivery, other.delivery), slice(0, len(joint.cohort))
+        together = joint.delivery.downlink_s + joint.delivery.uplink_s
+        seconds[index, place] = apart[0].downlink_s + apart[1].uplink_s - together
+        joules[index, place] = apart[0].radio_j + apart[1].radio_j - joint.delivery.radio_j
+    return np.nan_to_num(seconds), joules
+
+
+def _inactivity_s(network: Any) -> float:
+    """How long the network's radios stay connected without a transfer; 0 where they have no such timer."""
+    connection = getattr(network, "connection", network)
+    return float(getattr(connection, "inactivity_s", 0.0))
