@@ -94,9 +94,7 @@ def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
 
     ``anyhow`` asks what the round would be if memory and batteries sufficed everywhere.
     """
-    key = setting.key.fold("round", world.round)
-    available = setting.fleet.available(world, setting.population.device, key.fold("available"))
-    cohort = cohort_of(setting, world, setting.sampler.select(available, key.fold("sample")))
+    key, cohort = setting.key.fold("round", world.round), called(setting, world)
     work = setting.method.work(
         setting.spec, cohort, setting.codec, batch_size=setting.batch_size, missed_bits=_missed(world, cohort)
     )
@@ -116,6 +114,13 @@ def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
         server_j=server_j,
     )
     return Turn(cohort, work, compute, _with_quorum(delivery, setting.federation.quorum), key)
+
+
+def called(setting: Setting, world: World) -> Cohort:
+    """The round's cohort: who of those that answer is asked to take part."""
+    key = setting.key.fold("round", world.round)
+    available = setting.fleet.available(world, setting.population.device, key.fold("available"))
+    return cohort_of(setting, world, setting.sampler.select(available, key.fold("sample")))
 
 
 def demand(setting: Setting) -> Compute:

@@ -81,6 +81,31 @@ class Constraint:
         return f"{self.name}: needs {show(self.need)} of {show(self.have)} ({self.margin:.3g}x)"
 
 
+def all_constraints(
+    devices: Mapping[str, Needs],
+    path: Mapping[str, float],
+    access_s: float,
+    airtime_share: float,
+    *,
+    budget_s: float,
+    yardsticks: Yardsticks,
+) -> list[Constraint]:
+    """Everything that a job must keep to.
+
+    Parameters
+    ----------
+    path : mean seconds on the critical path (``downlink``, ``compute``, ``uplink``), connecting included in transfers.
+    access_s : what the client that ends the round spends connecting.
+    airtime_share : of the uplink carrier, while a round lasts.
+    budget_s : see :func:`time_constraints`.
+    """
+    return [
+        *device_constraints(devices, yardsticks),
+        *time_constraints(_apart(path, access_s), budget_s),
+        Constraint("airtime", airtime_share, yardsticks.airtime_share, "1", hard=False),
+    ]
+
+
 def device_constraints(needs: Mapping[str, Needs], yardsticks: Yardsticks) -> list[Constraint]:
     """Memory, storage and energy, each at the client that a tenth of all clients are worse off than."""
     classes = list(needs.values())
@@ -140,6 +165,13 @@ def binding(constraints: Sequence[Constraint], lost: Mapping[str, float]) -> Con
     if lost and not broken:
         return _LOST_TO[max(lost, key=lambda name: lost[name])]
     return min(broken or constraints, key=lambda one: (one.margin, -one.need))
+
+
+def _apart(path: Mapping[str, float], access_s: float) -> dict[str, float]:
+    """The parts with connecting by itself: half of it in each transfer, or what fits in there."""
+    down = min(access_s / 2.0, path["downlink"])
+    up = min(access_s - down, path["uplink"])
+    return {**path, "downlink": path["downlink"] - down, "uplink": path["uplink"] - up, "access": down + up}
 
 
 def _margin(need: float | None, have: float | None) -> float:

@@ -20,15 +20,14 @@ from fedwave.planner.constraints import (
     Constraint,
     Verdict,
     Yardsticks,
+    all_constraints,
     binding,
-    device_constraints,
     judge,
-    time_constraints,
 )
 from fedwave.planner.needs import Needs, mean, needs
 from fedwave.planner.radio import Air, air
 
-_REHEARSED = 20
+REHEARSED = 20
 _USUAL = Yardsticks()
 _STAND_IN = "the network's own fidelity takes too long for a plan: this is its link tables'"
 _ANYHOW = "no device can take part; seconds, bits and joules are those of a round in which memory and battery sufficed"
@@ -106,7 +105,7 @@ def plan(experiment: Experiment, *, rounds: int | None = None, yardsticks: Yards
     setting = replace(job, network=job.network.for_planning())
     check_network(setting)
     with np.errstate(all="ignore"):  # what overflows shows in the result, and is refused there
-        count = rounds or min(setting.rounds, _REHEARSED)
+        count = rounds or min(setting.rounds, REHEARSED)
         rehearsal = list(rehearse(setting, count))
         takes_place = any(turn.delivery.trained.any() for _, turn in rehearsal)
         costs = rehearsal if takes_place else list(rehearse(setting, count, anyhow=True))
@@ -130,11 +129,7 @@ def _summary(
     devices, radio = needs(setting, turns), air(turns)
     lost, heard = _lost(rehearsal)
     budget_s = setting.federation.deadline_s or yardsticks.days * DAY_S / setting.rounds
-    constraints = [
-        *device_constraints(devices, yardsticks),
-        *time_constraints(_apart(path, access_s), budget_s),
-        Constraint("airtime", radio.share, yardsticks.airtime_share, "1", hard=False),
-    ]
+    constraints = all_constraints(devices, path, access_s, radio.share, budget_s=budget_s, yardsticks=yardsticks)
     enough = float(np.mean([r.delivered >= setting.federation.quorum for r, _ in rehearsal])) >= 0.5
     verdict = judge(constraints, enough=enough, heard=heard)
     bound = binding(constraints, lost if heard < ENOUGH else {})
@@ -182,13 +177,6 @@ def _path(records: list[RoundRecord]) -> dict[str, float]:
     return {
         name: float(np.mean([getattr(r, f"{name}_s") for r in records])) for name in ("downlink", "compute", "uplink")
     }
-
-
-def _apart(path: dict[str, float], access_s: float) -> dict[str, float]:
-    """The parts with connecting by itself: half of it in each transfer, or what fits in there."""
-    down = min(access_s / 2.0, path["downlink"])
-    up = min(access_s - down, path["uplink"])
-    return {**path, "downlink": path["downlink"] - down, "uplink": path["uplink"] - up, "access": down + up}
 
 
 def _slowest(turn: Turn) -> float:

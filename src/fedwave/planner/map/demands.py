@@ -22,7 +22,10 @@ class Demand:
     Parameters
     ----------
     setting : of the job, on some device and network.
-    down_bits, up_bits : of each phase, round and client, ``[P, R, C]``; 0 where there is no client.
+    cohorts : of the rounds.
+    down_bits, up_bits : of each phase, round and client, ``[P, R, C]``, changes of the base model apart; 0 where there
+        is no client.
+    change_bits : of the base model that each round causes if all are heard, ``[R]``.
     seconds, joules : of computing, ``[P, D, R, C]``.
     idle_w, fits : ``[D]``.
     server_s : at the end of a round.
@@ -30,8 +33,10 @@ class Demand:
     """
 
     setting: Setting
+    cohorts: tuple[Cohort, ...]
     down_bits: Floats
     up_bits: Floats
+    change_bits: Floats
     seconds: Floats
     joules: Floats
     idle_w: Floats
@@ -40,15 +45,13 @@ class Demand:
     needs: tuple[Needs, ...]
 
 
-def demand(setting: Setting, fleet: Fleet, ids: Ints, asked: Bools) -> Demand:
-    """Of the job ``setting`` for cohorts ``ids [R, C]`` (of which those ``asked`` count), on each class of ``fleet``.
-
-    Every client is taken to hear every broadcast.
-    """
-    world, devices, count = setting.world(), len(fleet.names), int(asked.sum())
-    cohorts = [cohort_of(setting, world, row[who]) for row, who in zip(ids, asked, strict=True)]
-    everywhere = cohort_of(setting, world, np.tile(ids[asked], devices))
-    everywhere = replace(everywhere, device=np.repeat(np.arange(devices), count))
+def demand(setting: Setting, devices: Sequence[str], ids: Ints, asked: Bools) -> Demand:
+    """Of the job ``setting`` for cohorts ``ids [R, C]`` (of which those ``asked`` count), on each of ``devices``."""
+    world, kinds, count = setting.world(), len(devices), int(asked.sum())
+    fleet = replace(setting.fleet, mix=dict.fromkeys(devices, 1.0))
+    cohorts = tuple(cohort_of(setting, world, row[who]) for row, who in zip(ids, asked, strict=True))
+    everywhere = cohort_of(setting, world, np.tile(ids[asked], kinds))
+    everywhere = replace(everywhere, device=np.repeat([fleet.names.index(name) for name in devices], count))
     work = setting.method.work(
         setting.spec, everywhere, setting.codec, batch_size=setting.batch_size, missed_bits=np.zeros(len(everywhere))
     )
@@ -57,43 +60,60 @@ def demand(setting: Setting, fleet: Fleet, ids: Ints, asked: Bools) -> Demand:
 
     def placed(values: Any) -> Floats:
         """``[D * count]`` as ``[D, R, C]``."""
-        table = np.zeros((devices, *ids.shape))
-        table[:, asked] = np.broadcast_to(values, len(everywhere)).reshape(devices, count)
+        table = np.zeros((kinds, *ids.shape))
+        table[:, asked] = np.broadcast_to(values, len(everywhere)).reshape(kinds, count)
         return table
 
-    down = np.stack([placed(phase.down_bits)[0] for phase in work.phases])
-    down[0] += _missed(setting, cohorts, asked)
+    found = _needs(setting, fleet, everywhere, work, compute)
     return Demand(
         setting=setting,
-        down_bits=down,
+        cohorts=cohorts,
+        down_bits=np.stack([placed(phase.down_bits)[0] for phase in work.phases]),
+        change_bits=_changes(setting, cohorts),
         up_bits=np.stack([placed(phase.up_bits)[0] for phase in work.phases]),
         seconds=np.stack([placed(values) for values in compute.seconds]),
         joules=np.stack([placed(values) for values in compute.joules]),
         idle_w=placed(compute.idle_w).max((1, 2)),
         fits=placed(compute.fits).max((1, 2)) > 0.0,
         server_s=setting.server.cost(setting.method.server_flops(setting.spec, cohorts[0]))[0],
-        needs=_needs(setting, fleet, everywhere, work, compute),
+        needs=tuple(found[name] for name in devices),
     )
 
 
-def _missed(setting: Setting, cohorts: Sequence[Cohort], asked: Bools) -> Floats:
-    """``[R, C]`` bits of the changes of the base model since the broadcast that each client heard last."""
-    missed, total = np.zeros(asked.shape), np.zeros(1)
+def received(one: Demand, asked: Bools, got: Bools, heard: Bools) -> Floats:
+    """``[P, R, C]`` bits down, with all changes of the base model since the broadcast that each client ``got`` last.
+
+    ``heard [R, C]``: whose updates count, and change it.
+    """
+    if not one.change_bits.any():
+        return one.down_bits
+    setting, missed, total = one.setting, np.zeros(asked.shape), np.zeros(1)
     last = np.zeros(len(setting.population), dtype=np.int64)
-    for index, cohort in enumerate(cohorts):
-        missed[index, asked[index]] = total[-1] - total[last[cohort.ids]]
-        heard = np.ones(len(cohort), dtype=bool)
-        change = setting.method.base_bits(setting.spec, cohort, heard)
-        if not change and not index:
-            break  # this method never changes the base
+    for index, cohort in enumerate(one.cohorts):
+        who = asked[index]
+        missed[index, who] = total[-1] - total[last[cohort.ids]]
+        counted = heard[index, who]
+        change = one.change_bits[index]
+        if not counted.all():
+            change = setting.method.base_bits(setting.spec, cohort, counted)
         total = np.append(total, total[-1] + change)
-        last[cohort.ids] = index
-    return missed
+        last[cohort.ids[got[index, who]]] = index
+    return one.down_bits + (np.arange(len(one.down_bits)) == 0)[:, None, None] * missed
 
 
-def _needs(setting: Setting, fleet: Fleet, cohort: Cohort, work: Work, compute: Compute) -> tuple[Needs, ...]:
+def _changes(setting: Setting, cohorts: Sequence[Cohort]) -> Floats:
+    """``[R]`` bits of the change of the base model that each round causes, everybody being heard."""
+    bits = np.zeros(len(cohorts))
+    for index, cohort in enumerate(cohorts):
+        bits[index] = setting.method.base_bits(setting.spec, cohort, np.ones(len(cohort), dtype=bool))
+        if not bits[index] and not index:
+            break  # this method never changes the base
+    return bits
+
+
+def _needs(setting: Setting, fleet: Fleet, cohort: Cohort, work: Work, compute: Compute) -> dict[str, Needs]:
     """As of a plan's rehearsed round in which every client has every device."""
     silent: Any = SimpleNamespace(radio_j=np.zeros(len(cohort)))
     of_all = replace(setting, fleet=fleet)
     found = needs(of_all, [Turn(cohort, work, compute, silent, setting.key)])
-    return tuple(replace(found[name], clients=len(setting.population)) for name in fleet.names)
+    return {name: replace(one, clients=len(setting.population)) for name, one in found.items()}

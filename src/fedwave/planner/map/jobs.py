@@ -6,10 +6,12 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from fedwave.core.config import build
 from fedwave.core.errors import BadInput
 from fedwave.experiment import Experiment, override
 from fedwave.planner.map.axes import entry
 from fedwave.planner.map.recipes import JOB, Recipe, inline
+from fedwave.wireless.network import Network
 
 # The task of each kind of model, and the built-in data that stand in where the job's task cannot train it.
 _TASKS = {
@@ -33,7 +35,8 @@ class Jobs:
         if self.task not in _KEPT:
             allowed = ", ".join(_KEPT)
             raise BadInput(f"plan --map: task.name must be one of {allowed} to be asked of other models: {self.task!r}")
-        self.clients = len(experiment.setting().population)
+        self._network = experiment.network
+        self.clients, self.rounds = len(experiment.setting().population), experiment.rounds
 
     def overrides(self, model: str, recipe: Recipe, network: str, device: str) -> list[str]:
         """Of one cell, for ``fedwave plan JOB.toml``."""
@@ -47,6 +50,10 @@ class Jobs:
         for text in self.overrides(model, recipe, network, device):
             override(table, text)
         return Experiment.parse(table)
+
+    def network(self, name: str) -> Network:
+        """A network of the axis."""
+        return self._network if name == JOB else build("network", name)
 
     def assumptions(self, models: tuple[str, ...]) -> list[str]:
         """Which models are trained on something other than the job's task."""

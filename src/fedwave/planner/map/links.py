@@ -17,7 +17,7 @@ import numpy as np
 from fedwave.core.types import STATUS, Bools, Cohort, Floats, Ints, Phase, Work
 from fedwave.devices.device import Device
 from fedwave.devices.fleet import Fleet
-from fedwave.federation.setting import Setting, Turn
+from fedwave.federation.setting import Setting, Turn, called
 from fedwave.federation.sync import Sync, rehearse
 
 Way = Literal["down", "up"]
@@ -62,6 +62,19 @@ class Links:
     awake_s: Floats
     awake_j: Floats
 
+    def mean(self, bits: Floats) -> Floats:
+        """Of ``bits [..., R, C]`` over each round's cohort."""
+        return mean_bits(bits, self.asked)
+
+    def fate(self, down_bits: Floats, up_bits: Floats) -> tuple[Bools, Bools]:
+        """``[R, C]`` who gets a broadcast, and whose update is heard, were nobody late, of payloads ``[P, R, C]``."""
+        got = heard = self.asked
+        for phase in range(len(up_bits)):
+            down = self.transfers("down", self.mean(down_bits[phase])[None]).status[0] == 0
+            heard = heard & down & (self.transfers("up", self.mean(up_bits[phase])[None]).status[0] == 0)
+            got = got & down if not phase else got
+        return got, heard
+
     def transfers(self, way: Way, bits: Floats) -> Transfers:
         """Of ``bits [M, R]``, the mean over a round's cohort; nothing happens where they are 0."""
         sizes, table = self.sizes_bits[way], self.tables[way]
@@ -88,6 +101,11 @@ class Links:
             carrier_blocks=between(table.carrier_blocks),
             status=status,
         )
+
+
+def mean_bits(bits: Floats, asked: Bools) -> Floats:
+    """Of ``bits [..., R, C]`` over each round's cohort, ``[..., R]``."""
+    return (bits * asked).sum(-1) / np.maximum(asked.sum(-1), 1)
 
 
 @dataclass(frozen=True)
@@ -124,8 +142,22 @@ def sizes_bits(payloads: Floats) -> Floats:
     return np.logspace(low, high, count) if count > 1 else np.array([some.min()])
 
 
-def links(setting: Setting, rounds: int, payloads: dict[Way, Floats]) -> Links:
-    """Rehearse the network of ``setting`` with its cohorts, for payloads like those given.
+def cohorts(setting: Setting, rounds: int) -> tuple[Ints, Bools]:
+    """Ids ``[R, C]`` of the clients of each round, filled up where a cohort is smaller; who of them is asked.
+
+    Batteries are full, so that nobody declines.
+    """
+    world = setting.world()
+    called_ids = [called(setting, replace(world, round=index)).ids for index in range(rounds)]
+    most = max(map(len, called_ids), default=0)
+    ids, asked = np.zeros((rounds, most), dtype=np.int64), np.zeros((rounds, most), dtype=bool)
+    for index, some in enumerate(called_ids):
+        ids[index, : len(some)], asked[index, : len(some)] = some, True
+    return ids, asked
+
+
+def links(setting: Setting, ids: Ints, asked: Bools, payloads: dict[Way, Floats]) -> Links:
+    """Rehearse the network of ``setting`` with its cohorts (:func:`cohorts`), for payloads like those given.
 
     Deadlines are not part of it. Devices play no part either: they have no battery and nothing to compute.
     """
@@ -140,8 +172,8 @@ def links(setting: Setting, rounds: int, payloads: dict[Way, Floats]) -> Links:
     grids: dict[Way, Floats] = {way: sizes_bits(bits) for way, bits in payloads.items()}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
+        rounds = len(ids)
         turns = {way: [_turns(alone, rounds, way, size) for size in sizes] for way, sizes in grids.items()}
-        ids, asked = _cohorts(turns["down"][0])
         tables: dict[Way, Transfers] = {way: _table(some, way, asked) for way, some in turns.items()}
         awake_s, awake_j = _awake(alone, rounds, asked)
     return Links(ids, asked, grids, tables, _inactivity_s(setting.network), awake_s, awake_j)
@@ -156,15 +188,6 @@ def _turns(setting: Setting, rounds: int, way: Way | None, bits: float) -> list[
     """``way``: one direction alone; ``None``: both, one after the other. Nobody sends as a round begins."""
     payload: Any = _Payload(bits if way != "up" else 0.0, bits if way != "down" else 0.0, float(way == "up"))
     return [turn for _, turn in rehearse(replace(setting, method=payload), rounds)]
-
-
-def _cohorts(turns: Sequence[Turn]) -> tuple[Ints, Bools]:
-    """Ids by round, filled up with the last; who of them was asked."""
-    most = max((len(turn.cohort) for turn in turns), default=0)
-    ids, asked = np.zeros((len(turns), most), dtype=np.int64), np.zeros((len(turns), most), dtype=bool)
-    for index, turn in enumerate(turns):
-        ids[index, : len(turn.cohort)], asked[index, : len(turn.cohort)] = turn.cohort.ids, True
-    return ids, asked
 
 
 def _table(sizes: list[list[Turn]], way: Way, asked: Bools) -> Transfers:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fedwave.core.types import STATUS, Bools, Floats, Ints
 from fedwave.planner.map.demands import Demand
-from fedwave.planner.map.links import Links, Transfers
+from fedwave.planner.map.links import Links, Transfers, Way
 
 PARTS = ("downlink", "compute", "uplink")
 
@@ -59,15 +59,18 @@ class _Course:
     blocks: Floats
 
 
-def rounds(demands: Sequence[Demand], links: Links, battery_j: Floats) -> Rounds:
-    """Of demands with the same number of phases, on devices whose full batteries hold ``battery_j [D]``."""
+def rounds(demands: Sequence[Demand], down_bits: Floats, links: Links, battery_j: Floats) -> Rounds:
+    """Of demands with the same number of phases, on devices whose full batteries hold ``battery_j [D]``.
+
+    ``down_bits [M, P, R, C]`` : as each receives them (:func:`.demands.received`).
+    """
     with np.errstate(all="ignore"):
-        course = _course(demands, links)
+        course = _course(demands, down_bits, links)
         took = _powered(demands, links, course, battery_j)
         return _means(demands, links, course, took)
 
 
-def _course(demands: Sequence[Demand], links: Links) -> _Course:
+def _course(demands: Sequence[Demand], down_bits: Floats, links: Links) -> _Course:
     """Every round as if memory and batteries sufficed everywhere."""
     federation = demands[0].setting.federation
     deadline_s = np.inf if federation.deadline_s is None else float(federation.deadline_s)
@@ -77,10 +80,10 @@ def _course(demands: Sequence[Demand], links: Links) -> _Course:
     line = _Line(np.broadcast_to(asked, shape), deadline_s)
     blocks = np.zeros((len(demands), 1, shape[2]))
     for phase in range(len(compute)):
-        down = _sent(demands, links, "down", phase)
+        down = _sent(links, "down", down_bits[:, phase])
         line.transfer(0, down, first=phase == 0)
         line.compute(compute[phase], joules[phase])
-        up = _sent(demands, links, "up", phase)
+        up = _sent(links, "up", np.stack([d.up_bits[phase] for d in demands]))
         awake = (compute[phase] < links.inactivity_s) & (up.seconds > 0.0) & (down.seconds > 0.0)
         line.transfer(2, up, saved_s=awake * links.awake_s, saved_j=awake * links.awake_j)
         blocks = np.maximum(blocks, up.carrier_blocks)
@@ -102,11 +105,9 @@ def _course(demands: Sequence[Demand], links: Links) -> _Course:
     )
 
 
-def _sent(demands: Sequence[Demand], links: Links, way: str, phase: int) -> Transfers:
-    """All transfers of one direction, ``[M, 1, R, C]``, at the mean bits of each round's cohort."""
-    each = np.stack([(d.down_bits if way == "down" else d.up_bits)[phase] for d in demands])
-    mean = (each * links.asked).sum(-1) / np.maximum(links.asked.sum(-1), 1)
-    found = links.transfers("down" if way == "down" else "up", mean)
+def _sent(links: Links, way: Way, bits: Floats) -> Transfers:
+    """All transfers of one direction, ``[M, 1, R, C]``, at the mean of each round's ``bits [M, R, C]``."""
+    found = links.transfers(way, links.mean(bits))
     return Transfers(**{name: values[:, None] for name, values in vars(found).items()})
 
 
