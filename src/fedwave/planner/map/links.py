@@ -1,6 +1,6 @@
 """A network as the map sees it: what transfers of any size take, from rehearsals of a few sizes.
 
-Each direction is rehearsed by itself with the job's cohorts, at sizes evenly spaced on a logarithmic scale: seconds,
+The job's cohorts receive, wait and send payloads of one size, for sizes evenly spaced on a logarithmic scale: seconds,
 joules, connecting, resource blocks and fate of every client of every round. Between two sizes everything is linear in
 the bits, which is exact where a transfer takes a fixed time and a time per bit.
 """
@@ -8,13 +8,13 @@ the bits, which is exact where a transfer takes a fixed time and a time per bit.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from fedwave.core.types import STATUS, Bools, Cohort, Floats, Ints, Phase, Work
+from fedwave.core.types import STATUS, Bools, Cohort, Delivery, Floats, Ints, Phase, Work
 from fedwave.devices.device import Device
 from fedwave.devices.fleet import Fleet
 from fedwave.federation.setting import Setting, Turn, called
@@ -22,7 +22,6 @@ from fedwave.federation.sync import Sync, rehearse
 
 Way = Literal["down", "up"]
 _PER_DECADE = 2.0  # sizes that are rehearsed
-_SHORTEST_BITS = 1_000.0  # of the transfers that show what a radio that is still awake saves
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,14 @@ class Links:
     ----------
     ids : clients of each round's cohort, ``[R, C]``.
     asked : ``[R, C]`` False where a round's cohort is smaller than the largest.
-    sizes_bits : sizes that were rehearsed, by direction; ``tables`` what came of them.
+    sizes_bits : sizes that were rehearsed; ``tables`` what came of them in each direction.
     inactivity_s : computing for longer lets the radio fall asleep.
     awake_s, awake_j : ``[R, C]`` what a client saves whose radio is still awake when it sends.
     """
 
     ids: Ints
     asked: Bools
-    sizes_bits: dict[Way, Floats]
+    sizes_bits: Floats
     tables: dict[Way, Transfers]
     inactivity_s: float
     awake_s: Floats
@@ -77,7 +76,7 @@ class Links:
 
     def transfers(self, way: Way, bits: Floats) -> Transfers:
         """Of ``bits [M, R]``, the mean over a round's cohort; nothing happens where they are 0."""
-        sizes, table = self.sizes_bits[way], self.tables[way]
+        sizes, table = self.sizes_bits, self.tables[way]
         upper = np.searchsorted(sizes, bits).clip(1, max(len(sizes) - 1, 1)).clip(max=len(sizes) - 1)
         lower = np.maximum(upper - 1, 0)
         width = sizes[upper] - sizes[lower]
@@ -156,10 +155,11 @@ def cohorts(setting: Setting, rounds: int) -> tuple[Ints, Bools]:
     return ids, asked
 
 
-def links(setting: Setting, ids: Ints, asked: Bools, payloads: dict[Way, Floats]) -> Links:
-    """Rehearse the network of ``setting`` with its cohorts (:func:`cohorts`), for payloads like those given.
+def links(setting: Setting, ids: Ints, asked: Bools, payloads: Floats) -> Links:
+    """Rehearse the network of ``setting`` with its cohorts (:func:`cohorts`), for ``payloads`` like those given.
 
-    Deadlines are not part of it. Devices play no part either: they have no battery and nothing to compute.
+    Deadlines are not part of it. Devices play no part either: they have no battery, and all of them wait equally long
+    between receiving and sending, until their radios sleep.
     """
     fleet = Fleet(mix={"any": 1.0}, availability=setting.fleet.availability, device={"any": _ANY})
     alone = replace(
@@ -169,14 +169,15 @@ def links(setting: Setting, ids: Ints, asked: Bools, payloads: dict[Way, Floats]
         federation=Sync(),
         population=replace(setting.population, device=np.zeros_like(setting.population.device)),
     )
-    grids: dict[Way, Floats] = {way: sizes_bits(bits) for way, bits in payloads.items()}
+    sizes, inactivity_s = sizes_bits(payloads), _inactivity_s(setting.network)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        rounds = len(ids)
-        turns = {way: [_turns(alone, rounds, way, size) for size in sizes] for way, sizes in grids.items()}
-        tables: dict[Way, Transfers] = {way: _table(some, way, asked) for way, some in turns.items()}
-        awake_s, awake_j = _awake(alone, rounds, asked)
-    return Links(ids, asked, grids, tables, _inactivity_s(setting.network), awake_s, awake_j)
+        down = _table([_turns(alone, len(ids), _Payload(size, 0.0, 0.0)) for size in sizes], "down", asked)
+        both = _table([_turns(alone, len(ids), _Payload(size, size, inactivity_s + 1.0)) for size in sizes], "up", asked)
+        up = replace(both, joules=both.joules - down.joules, access_s=both.access_s - down.access_s)
+        awake = _table([_turns(alone, len(ids), _Payload(sizes[0], sizes[0], 0.0))], "up", asked)
+    awake_s, awake_j = both.seconds[0] - awake.seconds[0], both.joules[0] - awake.joules[0]
+    return Links(ids, asked, sizes, {"down": down, "up": up}, inactivity_s, np.nan_to_num(awake_s), awake_j)
 
 
 _ANY = Device(
@@ -184,14 +185,12 @@ _ANY = Device(
 )
 
 
-def _turns(setting: Setting, rounds: int, way: Way | None, bits: float) -> list[Turn]:
-    """``way``: one direction alone; ``None``: both, one after the other. Nobody sends as a round begins."""
-    payload: Any = _Payload(bits if way != "up" else 0.0, bits if way != "down" else 0.0, float(way == "up"))
+def _turns(setting: Setting, rounds: int, payload: Any) -> list[Turn]:
     return [turn for _, turn in rehearse(replace(setting, method=payload), rounds)]
 
 
 def _table(sizes: list[list[Turn]], way: Way, asked: Bools) -> Transfers:
-    def stacked(what: Any, empty: float) -> Floats:
+    def stacked(what: Callable[[Delivery], Any], empty: float) -> Floats:
         table = np.full((len(sizes), *asked.shape), empty)
         for at, turns in enumerate(sizes):
             for index, turn in enumerate(turns):
@@ -200,28 +199,20 @@ def _table(sizes: list[list[Turn]], way: Way, asked: Bools) -> Transfers:
                     table[at, index, : len(turn.cohort)] = values
         return table
 
-    blocks = [[t.delivery.carrier_block_s / t.delivery.round_s if t.delivery.round_s else 0.0 for t in turns]
-              for turns in sizes]  # fmt: skip
+    there = [[_per_s(turn.delivery) for turn in turns] for turns in sizes]
     return Transfers(
         seconds=stacked(lambda d: d.downlink_s if way == "down" else d.uplink_s, np.nan),
         joules=stacked(lambda d: d.radio_j, 0.0),
         access_s=stacked(lambda d: d.access_s, 0.0),
         block_s=stacked(lambda d: d.block_s, 0.0),
-        carrier_blocks=np.array(blocks),
+        carrier_blocks=np.array(there),
         status=stacked(lambda d: np.where(d.status == STATUS["quorum"], 0, d.status), 0).astype(np.int64),
     )
 
 
-def _awake(setting: Setting, rounds: int, asked: Bools) -> tuple[Floats, Floats]:
-    """Seconds and joules that receiving and sending at once saves over receiving, sleeping, sending."""
-    down, up, both = (_turns(setting, rounds, way, _SHORTEST_BITS) for way in ("down", "up", None))  # pyright: ignore
-    seconds, joules = np.zeros(asked.shape), np.zeros(asked.shape)
-    for index, (one, other, joint) in enumerate(zip(down, up, both, strict=True)):
-        apart, place = (one.delivery, other.delivery), slice(0, len(joint.cohort))
-        together = joint.delivery.downlink_s + joint.delivery.uplink_s
-        seconds[index, place] = apart[0].downlink_s + apart[1].uplink_s - together
-        joules[index, place] = apart[0].radio_j + apart[1].radio_j - joint.delivery.radio_j
-    return np.nan_to_num(seconds), joules
+def _per_s(delivery: Delivery) -> float:
+    """Uplink resource blocks that there are in the cells in use."""
+    return delivery.carrier_block_s / delivery.round_s if delivery.round_s > 0.0 else 0.0
 
 
 def _inactivity_s(network: Any) -> float:
