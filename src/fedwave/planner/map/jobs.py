@@ -40,7 +40,7 @@ class Jobs:
 
     def overrides(self, model: str, recipe: Recipe, network: str, device: str) -> list[str]:
         """Of one cell, for ``fedwave plan JOB.toml``."""
-        texts = [*self._task(model), *recipe.overrides]
+        texts = [*self.task_overrides(model), *recipe.overrides]
         texts += [] if network == JOB else [f'network="{network}"']
         return [*texts, f"fleet.mix={inline({device: 1.0})}"]
 
@@ -64,7 +64,7 @@ class Jobs:
                 found[_kind(model)] = f"{_kind(model)}s: task {task} on {own['data']}, dealt to {self.clients} clients"
         return list(found.values())
 
-    def _task(self, model: str) -> list[str]:
+    def task_overrides(self, model: str) -> list[str]:
         """The job's task where it takes the model, else the usual task of its kind with the job's rows and steps."""
         task, own = _TASKS[_kind(model)]
         if task == self.task:
