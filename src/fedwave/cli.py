@@ -109,7 +109,7 @@ def plan(
     max_battery: Annotated[float, typer.Option(help="Share of a battery that a client may spend on a round.")] = 0.05,
     max_airtime: Annotated[float, typer.Option(help="Share of the uplink carrier that a round may take.")] = 1.0,
     changes: Annotated[bool, typer.Option(help="Look for changes that would make an unsuitable job suitable.")] = True,
-    map_: Annotated[bool, typer.Option("--map", help="Ask the same of many models, methods, networks, devices.")] = False,
+    map_: Annotated[bool, typer.Option("--map", help="Ask it of many models, methods, networks, devices.")] = False,
     models_: Annotated[str, typer.Option("--models", help="With --map: names and globs, with commas.")] = "all",
     methods: Annotated[str, typer.Option(help="With --map: recipes, 'job', or a TOML file of recipes.")] = "all",
     networks: Annotated[str, typer.Option(help="With --map: named networks, or 'job'.")] = "all",

@@ -129,7 +129,8 @@ def device_constraints(needs: Mapping[str, Needs], yardsticks: Yardsticks) -> li
 def time_constraints(parts: Mapping[str, float], budget_s: float) -> list[Constraint]:
     """How much longer each part of a round may take, the others being what they are.
 
-    A deadline is never overstepped, so that there a margin of 1 is what is seen of clients that it has cut off.
+    Where these alone take too long, that part is not what binds: it has the share of the time that it would have if all
+    parts shrank alike, which is more than the part that is too long has. A deadline is never overstepped, so that there a margin of 1 is what is seen of clients that it has cut off.
 
     Parameters
     ----------
@@ -137,8 +138,9 @@ def time_constraints(parts: Mapping[str, float], budget_s: float) -> list[Constr
     budget_s : what a round may take: the deadline, or the days there are over the rounds.
     """
     whole = sum(parts.values())
+    left_s = {name: budget_s - (whole - seconds) for name, seconds in parts.items()}
     return [
-        Constraint(name, seconds, max(budget_s - (whole - seconds), 0.0), "s")
+        Constraint(name, seconds, left_s[name] if left_s[name] > 0.0 else seconds * budget_s / whole, "s")
         for name, seconds in parts.items()
         if seconds > 0.0
     ]
@@ -164,7 +166,7 @@ def binding(constraints: Sequence[Constraint], lost: Mapping[str, float]) -> Con
     broken = [one for one in constraints if one.margin < 1.0]
     if lost and not broken:
         return _LOST_TO[max(lost, key=lambda name: lost[name])]
-    return min(broken or constraints, key=lambda one: (one.margin, -one.need))
+    return min(broken or constraints, key=lambda one: (float(f"{one.margin:.9g}"), -one.need))
 
 
 def _apart(path: Mapping[str, float], access_s: float) -> dict[str, float]:

@@ -45,7 +45,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class _Course:
-    """What becomes of every client, ``[M, D, R, C]``; ``finish_s`` is infinite where it is not in. ``blocks [..., R]``."""
+    """What becomes of every client, ``[M, D, R, C]``; ``finish_s`` infinite: its update is not in. ``blocks [..., R]``."""
 
     deadline_s: float
     status: Ints
