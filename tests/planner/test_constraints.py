@@ -42,7 +42,7 @@ def test_how_much_longer_each_part_may_take():
 
 
 def test_the_part_that_is_too_long_binds():
-    """With 10 s, 36 s of upload have 10 - 8 = 2; the others are late because of it, and have 10 / 44 of what they need."""
+    """With 10 s, 36 s of upload have 10 - 8 = 2; the others are late because of it and have 10 / 44 of their need."""
     found = time_constraints({"downlink": 2.0, "compute": 6.0, "uplink": 36.0}, 10.0)
     assert {one.name: one.margin for one in found} == {
         "downlink": pytest.approx(10.0 / 44.0),

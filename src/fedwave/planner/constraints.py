@@ -129,8 +129,9 @@ def device_constraints(needs: Mapping[str, Needs], yardsticks: Yardsticks) -> li
 def time_constraints(parts: Mapping[str, float], budget_s: float) -> list[Constraint]:
     """How much longer each part of a round may take, the others being what they are.
 
-    Where these alone take too long, that part is not what binds: it has the share of the time that it would have if all
-    parts shrank alike, which is more than the part that is too long has. A deadline is never overstepped, so that there a margin of 1 is what is seen of clients that it has cut off.
+    Where these alone take too long, it is not this part that binds: it has the share of the time that it would have if
+    all parts shrank alike, which is more than what the part that is too long has. A deadline is never overstepped, so
+    that there a margin of 1 is what is seen of clients that it has cut off.
 
     Parameters
     ----------

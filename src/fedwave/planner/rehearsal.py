@@ -27,7 +27,7 @@ from fedwave.planner.constraints import (
 from fedwave.planner.needs import Needs, mean, needs
 from fedwave.planner.radio import Air, air
 
-REHEARSED = 20
+_REHEARSED = 20
 _USUAL = Yardsticks()
 _STAND_IN = "the network's own fidelity takes too long for a plan: this is its link tables'"
 _ANYHOW = "no device can take part; seconds, bits and joules are those of a round in which memory and battery sufficed"
@@ -105,7 +105,7 @@ def plan(experiment: Experiment, *, rounds: int | None = None, yardsticks: Yards
     setting = replace(job, network=job.network.for_planning())
     check_network(setting)
     with np.errstate(all="ignore"):  # what overflows shows in the result, and is refused there
-        count = rounds or min(setting.rounds, REHEARSED)
+        count = rounds or min(setting.rounds, _REHEARSED)
         rehearsal = list(rehearse(setting, count))
         takes_place = any(turn.delivery.trained.any() for _, turn in rehearsal)
         costs = rehearsal if takes_place else list(rehearse(setting, count, anyhow=True))

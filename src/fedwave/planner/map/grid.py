@@ -19,13 +19,14 @@ from fedwave.planner.map.demands import Demand, demand, received
 from fedwave.planner.map.jobs import Jobs
 from fedwave.planner.map.links import Links, cohorts, links, mean_bits
 from fedwave.planner.map.rounds import PARTS, Rounds, rounds
-from fedwave.planner.rehearsal import REHEARSED
 from fedwave.wireless.network import Network
 from fedwave.wireless.networks.cell import Cell
 from fedwave.wireless.uplinks.aircomp import AirComp
 
 VERDICTS = ("unsuitable", "conditional", "suitable", "impossible")
 """Codes of :attr:`Map.verdict`; ``impossible``: there is no such job, :attr:`Map.refused` says why."""
+
+ROUNDS = 20  # rehearsed at most, with the job's own seed
 
 APPROXIMATION = (
     "an approximation of single plans: each direction is rehearsed by itself for a few payload sizes and taken as "
@@ -98,7 +99,7 @@ def suitability(
     yardsticks: Yardsticks = _USUAL,
     progress: Progress = lambda done, total: None,
 ) -> Map:
-    """The map of ``experiment`` over ``axes``, on the rounds that a plan rehearses.
+    """The map of ``experiment`` over ``axes``, on its first rounds.
 
     ``progress`` is called with cells done and cells in all.
 
@@ -148,7 +149,7 @@ def _demands(jobs: Jobs, axes: Axes, progress: Progress) -> tuple[list[_Group], 
                 continue
             group = groups.get(len(setting.population))
             if group is None:
-                group = _Group(*cohorts(setting, min(setting.rounds, REHEARSED)), {})
+                group = _Group(*cohorts(setting, min(setting.rounds, ROUNDS)), {})
                 groups[len(setting.population)] = group
             group.demands[m, r] = demand(setting, axes.devices, group.ids, group.asked)
         progress(m + 1, len(axes.models))

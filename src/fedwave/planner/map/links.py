@@ -173,9 +173,8 @@ def links(setting: Setting, ids: Ints, asked: Bools, payloads: Floats) -> Links:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         down = _table([_turns(alone, len(ids), _Payload(size, 0.0, 0.0)) for size in sizes], "down", asked)
-        both = _table(
-            [_turns(alone, len(ids), _Payload(size, size, inactivity_s + 1.0)) for size in sizes], "up", asked
-        )
+        asleep_s = inactivity_s + 1.0
+        both = _table([_turns(alone, len(ids), _Payload(size, size, asleep_s)) for size in sizes], "up", asked)
         up = replace(both, joules=both.joules - down.joules, access_s=both.access_s - down.access_s)
         awake = _table([_turns(alone, len(ids), _Payload(sizes[0], sizes[0], 0.0))], "up", asked)
     awake_s, awake_j = both.seconds[0] - awake.seconds[0], both.joules[0] - awake.joules[0]
