@@ -21,7 +21,7 @@ from fedwave.federation.setting import Setting, Turn, called
 from fedwave.federation.sync import Sync, rehearse
 
 Way = Literal["down", "up"]
-_PER_DECADE = 2.0  # sizes that are rehearsed
+_PER_DECADE = 1.0  # sizes that are rehearsed
 
 
 @dataclass(frozen=True)

@@ -189,13 +189,13 @@ def _means(demands: Sequence[Demand], links: Links, course: _Course, took: Bools
     status = np.where(heard & ~met, STATUS["quorum"], status)
     counted = max(int(asked.sum()), 1)
     lost = np.stack([((status == code) & asked).sum((-1, -2)) / counted for code in range(len(STATUS))])
-    anybody = took.any(-1, keepdims=True).any(-2, keepdims=True)
-    took = np.where(anybody, took, asked)
+    anybody = np.any(took, axis=(-1, -2))
+    took = np.where(anybody[..., None, None], took, asked)
     round_s, path, access_s = _ends(course, took, np.array([d.server_s for d in demands])[:, None, None])
     used = (course.block_s * took).sum((-1, -2))
     there = (course.blocks * round_s).sum(-1)
     share = np.divide(used, there, out=np.zeros_like(used), where=there > 0.0)
-    delivered = np.where(anybody.squeeze(-1), met[..., 0] & ((status == 0) & asked).any(-1), False)
+    delivered = np.where(anybody[..., None], met[..., 0] & ((status == 0) & asked).any(-1), False)
     return Rounds(
         round_s=round_s.mean(-1),
         access_s=access_s.mean(-1),
