@@ -14,6 +14,7 @@ import statistics
 import time
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,7 @@ from fedwave.planner import plan
 from fedwave.planner.map import Axes, Map, axes, suitability
 from fedwave.planner.map.grid import ROUNDS
 
-JOB = {
-    "rounds": 100,
-    "task": {
-        "name": "causal-lm", "model": "smollm2-135m", "data": "chatterbot", "dtype": "bfloat16",
-        "adapter": {"name": "lora", "rank": 8}, "partition": {"name": "iid", "clients": 100},
-        "batch_size": 4, "max_tokens": 256,
-    },
-    "method": {"name": "fedavg", "local_steps": 10, "local_optimizer": "adamw"},
-    "sampler": {"name": "uniform", "cohort": 10},
-}  # fmt: skip
+JOB = Path(__file__).resolve().parent.parent / "scripts" / "suitability.toml"
 METHODS = "full,lora,ffa-lora,lora-last4,lora-8bit,flora,fedkseed,local"
 NETWORKS = "5g-uma,5g-umi,5g-rma,5g-mmwave,lte,wifi-6,leo,nb-iot"
 DEVICES = "raspberry-pi-zero-2-w,raspberry-pi-5,phone-mid,phone,phone-2025,laptop,jetson-orin-nano,vehicle"
@@ -83,7 +75,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--check", type=int, default=0)
     asked = parser.parse_args()
-    job = Experiment.parse(JOB)
+    job = Experiment.load(JOB)
     wall, cpu, found = [], [], None
     for _ in range(asked.runs):
         started, spent = time.perf_counter(), time.process_time()

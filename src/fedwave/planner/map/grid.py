@@ -29,8 +29,8 @@ VERDICTS = ("unsuitable", "conditional", "suitable", "impossible")
 ROUNDS = 20  # rehearsed at most, with the job's own seed
 
 APPROXIMATION = (
-    "an approximation of single plans: each direction is rehearsed by itself for a few payload sizes and taken as "
-    "linear between them, and clients of a round send together, each the mean payload"
+    "an approximation of single plans: a network is rehearsed with a few payload sizes and taken as linear in the bits "
+    "between them; clients of a round send together, each the mean payload; computing is added to their time"
 )
 _USUAL = Yardsticks()
 Progress = Callable[[int, int], None]

@@ -7,14 +7,14 @@ const SIGNS = ["✕", "~", "✓", "–"];
 const shape = AXES.map((axis) => data.axes[axis].length);
 const byId = (id) => document.getElementById(id);
 
-function unpacked(text, wide) {
-  const raw = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  return wide ? new Uint16Array(raw.buffer) : raw;
-}
-
+const WIDE = ["margin", "round_s", "energy_j", "up_bits", "down_bits", "memory", "trainable"], NARROW = ["verdict", "delivered", "downlink", "uplink"];
 const packed = {};
-for (const name of ["margin", "round_s", "energy_j", "up_bits", "down_bits", "memory", "trainable"]) packed[name] = unpacked(data[name], true);
-for (const name of ["verdict", "delivered", "downlink", "uplink"]) packed[name] = unpacked(data[name], false);
+
+async function unpack(name, kind) {
+  const raw = Uint8Array.from(atob(data[name]), (c) => c.charCodeAt(0));
+  const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
+  packed[name] = new kind(await new Response(stream).arrayBuffer());
+}
 
 // Position of a cell in arrays over the first `count` axes.
 function place(at, count) {
@@ -288,5 +288,7 @@ const theme = (name) => { root.dataset.theme = name; };
 theme(dark.matches ? "dark" : "light");
 dark.addEventListener("change", () => theme(dark.matches ? "dark" : "light"));
 byId("theme").addEventListener("click", () => theme(root.dataset.theme === "dark" ? "light" : "dark"));
-all();
-root.dataset.drawn = "true";
+Promise.all([...WIDE.map((name) => unpack(name, Uint16Array)), ...NARROW.map((name) => unpack(name, Uint8Array))]).then(() => {
+  all();
+  root.dataset.drawn = "true";
+});

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import zlib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -100,4 +101,5 @@ def _bytes(shares: Floats) -> str:
 
 
 def _text(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
+    """The bytes of an array, deflated, as base64."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 9)).decode("ascii")
