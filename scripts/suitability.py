@@ -124,8 +124,8 @@ class Findings:
         full, lora = ([self.share(method=name, network=network) for network in (None, "lte", "fixed")]
                       for name in ("full", "lora"))  # fmt: skip
         return (
-            f"Full fine-tuning suits {full[0]:.0%} of all models, networks and devices, LoRA {lora[0]:.0%}; over LTE it "
-            f"is {full[1]:.0%} against {lora[1]:.0%}, over an ideal wired link {full[2]:.0%} against {lora[2]:.0%}."
+            f"Full fine-tuning suits {full[0]:.0%} of all models, networks and devices, LoRA {lora[0]:.0%}; over LTE "
+            f"it is {full[1]:.0%} against {lora[1]:.0%}, over an ideal wired link {full[2]:.0%} against {lora[2]:.0%}."
         )
 
     def _networks(self) -> str:
@@ -168,20 +168,21 @@ class Findings:
         )
 
     def _layers(self) -> str:
-        both = self._memory("lora-last4", "lora")
+        both, places = self._memory("lora-last4", "lora"), ("5g-umi", "phone")
         return (
             f"LoRA in the last four layers alone needs {both:.0%} of the memory of LoRA in all (median over models); "
-            f"the largest suitable model on `phone` over `5g-umi` is then {self.largest('lora-last4', '5g-umi', 'phone')} "
-            f"instead of {self.largest('lora', '5g-umi', 'phone')}."
+            f"the largest suitable model on `phone` over `5g-umi` is then {self.largest('lora-last4', *places)} "
+            f"instead of {self.largest('lora', *places)}."
         )
 
     def _zeroth(self) -> str:
         sent = float(np.nanmedian(self.map.uplink_bits[:, self.method["fedkseed"]]))
+        share, narrow = (self.share(method="fedkseed", network=network) for network in (None, "nb-iot"))
+        lora, full = (self._memory("fedkseed", name) for name in ("lora", "full"))
         return (
-            f"FedKSeed sends {sent / 8e3:.0f} kB whatever the model and suits {self.share(method='fedkseed'):.0%} of all "
-            f"models, networks and devices ({self.share(method='fedkseed', network='nb-iot'):.0%} over NB-IoT); it trains "
-            f"all weights in float32: its memory is {self._memory('fedkseed', 'lora'):.2f} times that of LoRA on bfloat16 weights and "
-            f"{self._memory('fedkseed', 'full'):.2f} times that of full fine-tuning (medians over models)."
+            f"FedKSeed sends {sent / 8e3:.0f} kB whatever the model and suits {share:.0%} of all models, networks and "
+            f"devices ({narrow:.0%} over NB-IoT); it trains all weights in float32, and its memory is {lora:.2f} times "
+            f"that of LoRA on bfloat16 weights and {full:.2f} times that of full fine-tuning (medians over models)."
         )
 
     def _balance(self) -> str:

@@ -61,7 +61,10 @@ class Jobs:
         for model in models:
             task, own = _TASKS[_kind(model)]
             if task != self.task:
-                found[_kind(model)] = f"{_kind(model)}s: task {task} on {own['data']}, dealt to {self.clients} clients"
+                found[_kind(model)] = (
+                    f"{_kind(model)}s: task {task} on {own['data']}, dealt to {self.clients} clients"
+                    + (", images at the size that the model wants" if task == "images" else "")
+                )
         return list(found.values())
 
     def task_overrides(self, model: str) -> list[str]:
