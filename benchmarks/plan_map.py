@@ -21,7 +21,7 @@ import numpy as np
 
 from fedwave.experiment import Experiment
 from fedwave.planner import plan
-from fedwave.planner.map import Axes, Map, axes, suitability
+from fedwave.planner.map import Axes, Map, axes_of, suitability
 from fedwave.planner.map.grid import ROUNDS
 
 JOB = Path(__file__).resolve().parent.parent / "scripts" / "suitability.toml"
@@ -32,7 +32,7 @@ DEVICES = "raspberry-pi-zero-2-w,raspberry-pi-5,phone-mid,phone,phone-2025,lapto
 
 def cells(job: Experiment) -> Axes:
     """The axes, every model but the largest."""
-    found = axes(job.to_table(), methods=METHODS, networks=NETWORKS, devices=DEVICES)
+    found = axes_of(job.to_table(), methods=METHODS, networks=NETWORKS, devices=DEVICES)
     return replace(found, models=found.models[:60])
 
 

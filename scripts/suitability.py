@@ -9,7 +9,7 @@ import numpy as np
 
 from fedwave.experiment import Experiment
 from fedwave.planner.constraints import Yardsticks
-from fedwave.planner.map import Map, axes, suitability
+from fedwave.planner.map import Map, axes_of, suitability
 from fedwave.planner.map.grid import VERDICTS
 from fedwave.planner.map.page import write_page
 from fedwave.planner.map.write import IMPOSSIBLE, SUITABLE, bound, shares, totals
@@ -254,7 +254,7 @@ def page(found: Map, size: float) -> str:
 def main() -> None:
     """The map, the figure, both pages."""
     job = Experiment.load(JOB)
-    found = suitability(job, axes(job.to_table()))
+    found = suitability(job, axes_of(job.to_table()))
     write_page(found, INTERACTIVE, job="suitability.toml")
     draw(found)
     PAGE.write_text(page(found, INTERACTIVE.stat().st_size / 1e6), encoding="utf-8")

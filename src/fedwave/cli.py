@@ -157,10 +157,10 @@ def _map(
 ) -> None:  # fmt: skip
     """Make the map, write what is asked for, and say where it is."""
     from fedwave import console
-    from fedwave.planner.map import axes, suitability, write
+    from fedwave.planner.map import axes_of, suitability, write
     from fedwave.planner.map.page import write_page
 
-    cells = axes(experiment.to_table(), **wanted)
+    cells = axes_of(experiment.to_table(), **wanted)
     with console.counting("cells", quiet=quiet or as_json) as progress:
         found = suitability(experiment, cells, yardsticks=yardsticks, progress=progress)
     files = [write.write_csv(found, csv)] if csv else []

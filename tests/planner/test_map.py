@@ -14,7 +14,7 @@ from fedwave import cli
 from fedwave.core.errors import BadInput
 from fedwave.experiment import Experiment
 from fedwave.planner import plan
-from fedwave.planner.map import Jobs, axes, recipes, suitability, write
+from fedwave.planner.map import Jobs, axes_of, recipes_of, suitability, write
 from fedwave.planner.map.grid import ROUNDS
 from fedwave.planner.map.links import cohorts, links, sizes_bits
 from fedwave.planner.map.page import render
@@ -36,7 +36,7 @@ def job(**changes):
 
 
 def made(experiment, **chosen):
-    return suitability(experiment, axes(experiment.to_table(), **chosen))
+    return suitability(experiment, axes_of(experiment.to_table(), **chosen))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_sizes_hold_all_payloads():
 def test_every_recipe_is_a_job_of_its_own():
     """Ten or so recipes, each of which a plan takes, with the job's local steps."""
     jobs = Jobs(job())
-    known = recipes(jobs.table)
+    known = recipes_of(jobs.table)
     assert len(known) > 8
     for recipe in known.values():
         one = jobs.experiment("pythia-14m", recipe, "fixed", "phone")
@@ -136,15 +136,15 @@ def test_every_recipe_is_a_job_of_its_own():
 
 def test_axes_take_names_globs_and_files(tmp_path):
     table = job().to_table()
-    found = axes(table, models="pythia-*,gpt2", methods="lora*", networks="wifi*,job", devices="phone")
+    found = axes_of(table, models="pythia-*,gpt2", methods="lora*", networks="wifi*,job", devices="phone")
     assert found.models[0] == "pythia-14m"
     assert "gpt2" in found.models
     assert [one.name for one in found.methods] == ["lora", "lora-last4", "lora-8bit", "lora-4bit"]
     assert found.networks == ("job", "wifi-6", "wifi-6-crowded")
-    assert "job" not in axes(table).networks
+    assert "job" not in axes_of(table).networks
     own = tmp_path / "own.toml"
     own.write_text('[recipe.prompt]\nwhat = "prompts"\noverrides = ["task.adapter=prompt", "transform=[]"]\n')
-    mine = axes(table, models="pythia-14m", methods=f"lora,{own}", networks="fixed", devices="phone")
+    mine = axes_of(table, models="pythia-14m", methods=f"lora,{own}", networks="fixed", devices="phone")
     assert [one.name for one in mine.methods] == ["lora", "prompt"]
     map_ = suitability(job(), mine)
     assert map_.cell(0, 1, 0, 0)["trainable_parameters"] == plan(
@@ -163,7 +163,7 @@ def test_axes_take_names_globs_and_files(tmp_path):
 )
 def test_bad_axes(chosen, says):
     with pytest.raises(BadInput, match=re.escape(says)):
-        axes(job().to_table(), **chosen)
+        axes_of(job().to_table(), **chosen)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_bad_axes(chosen, says):
 def test_bad_recipes(tmp_path, text, says):
     (tmp_path / "own.toml").write_text(text)
     with pytest.raises(BadInput, match=re.escape(says)):
-        axes(job().to_table(), methods=str(tmp_path / "own.toml"))
+        axes_of(job().to_table(), methods=str(tmp_path / "own.toml"))
 
 
 def test_jobs_that_are_none_say_why():

@@ -11,7 +11,7 @@ from typing import Any
 from fedwave.core.errors import BadInput, unknown
 from fedwave.devices import catalogue as devices
 from fedwave.models import catalogue as models
-from fedwave.planner.map.recipes import JOB, Recipe, read, recipes
+from fedwave.planner.map.recipes import JOB, Recipe, read, recipes_of
 from fedwave.wireless import catalogue as networks
 
 ALL = "all"
@@ -32,7 +32,7 @@ class Axes:
         return len(self.models), len(self.methods), len(self.networks), len(self.devices)
 
 
-def axes(
+def axes_of(
     job: Mapping[str, Any], *, models: str = ALL, methods: str = ALL, networks: str = ALL, devices: str = ALL
 ) -> Axes:
     """The axes that the texts name, for a job's table.
@@ -42,7 +42,7 @@ def axes(
 
     Raises :class:`BadInput` for a name that does not exist and a glob that finds nothing.
     """
-    known, wanted = _with_files(recipes(job), methods)
+    known, wanted = _with_files(recipes_of(job), methods)
     return Axes(
         models=tuple(_selected("--models", models, _by_size(), "model")),
         methods=tuple(known[name] for name in _selected("--methods", wanted, known, "method", apart=(JOB,))),

@@ -29,7 +29,7 @@ class Recipe:
     overrides: tuple[str, ...]
 
 
-def recipes(job: Mapping[str, Any]) -> dict[str, Recipe]:
+def recipes_of(job: Mapping[str, Any]) -> dict[str, Recipe]:
     """The built-in recipes for a job's table, by name; its local steps, optimiser and weights are kept.
 
     ``job`` is the job's own method, adapter and transforms.
