@@ -190,6 +190,19 @@ def test_jobs_that_are_none_say_why():
         Jobs(Experiment.parse({"task": {"name": "toy"}}))
 
 
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        ({"name": "cell", "uplink": "aircomp"}, "network.uplink = 'aircomp' sends none"),
+        ({"name": "cell", "scheduler": "fedcs"}, "rehearses network 'job' without a deadline"),
+    ],
+)
+def test_networks_that_cannot_be_taken_apart(network, says):
+    experiment = job(network=network, federation={"name": "sync", "deadline_s": 60.0})
+    with pytest.raises(BadInput, match=re.escape(says)):
+        made(experiment, models="pythia-14m", methods="lora", networks="job", devices="phone")
+
+
 def test_tables_count_every_cell(drawn, tmp_path):
     found, _ = drawn
     lines = list(csv.DictReader(write.write_csv(found, tmp_path / "map.csv").read_text().splitlines()))

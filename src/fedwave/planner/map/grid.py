@@ -30,7 +30,8 @@ ROUNDS = 20  # rehearsed at most, with the job's own seed
 
 APPROXIMATION = (
     "an approximation of single plans: a network is rehearsed with a few payload sizes and taken as linear in the bits "
-    "between them; clients of a round send together, each the mean payload; computing is added to their time"
+    "between them; clients of a round send together, each the mean payload; computing is added to their time, "
+    "and a deadline cuts off what was rehearsed without one"
 )
 _USUAL = Yardsticks()
 Progress = Callable[[int, int], None]
@@ -174,7 +175,13 @@ class _Table:
             raise Refused("plan --map takes payloads in bits, and network.uplink = 'aircomp' sends none; use 'digital'")
         for group in self.groups:
             first = next(iter(group.demands.values())).setting
-            found = links(replace(first, network=network), group.ids, group.asked, group.payloads())
+            try:
+                found = links(replace(first, network=network), group.ids, group.asked, group.payloads())
+            except Refused as error:
+                where = self.axes.networks[n]
+                raise Refused(
+                    f"plan --map rehearses network {where!r} without a deadline, and it refuses: {error}"
+                ) from None
             by_kind = sorted(group.demands, key=lambda at: (len(group.demands[at].up_bits), at[1], at[0]))
             for _, some in groupby(by_kind, key=lambda at: (len(group.demands[at].up_bits), at[1])):
                 pairs = list(some)
