@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -108,10 +109,20 @@ def plan(
     max_battery: Annotated[float, typer.Option(help="Share of a battery that a client may spend on a round.")] = 0.05,
     max_airtime: Annotated[float, typer.Option(help="Share of the uplink carrier that a round may take.")] = 1.0,
     changes: Annotated[bool, typer.Option(help="Look for changes that would make an unsuitable job suitable.")] = True,
+    map_: Annotated[bool, typer.Option("--map", help="Ask it of many models, methods, networks, devices.")] = False,
+    models_: Annotated[str, typer.Option("--models", help="With --map: names and globs, with commas.")] = "all",
+    methods: Annotated[str, typer.Option(help="With --map: recipes, 'job', or a TOML file of recipes.")] = "all",
+    networks: Annotated[str, typer.Option(help="With --map: named networks, or 'job'.")] = "all",
+    devices: Annotated[str, typer.Option(help="With --map: device classes.")] = "all",
+    csv: Annotated[Path | None, typer.Option(help="With --map: write all cells to this file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="With --map: the page to write.", show_default="map.html beside the job")
+    ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Say to what extent JOB.toml suits its devices and network, without training, and what binds.
 
-    Exit code 3 where it cannot work.
+    Exit code 3 where it cannot work. With --map: of every model, method, network and device, as a table and a page.
     """
     from fedwave.experiment import Experiment
     from fedwave.planner import Yardsticks, nearest
@@ -121,6 +132,15 @@ def plan(
     if job is None:
         raise BadInput("plan needs a job file")
     experiment, yardsticks = Experiment.load(job, overrides), Yardsticks(max_days, max_battery, max_airtime)
+    if map_:
+        wanted = {"models": models_, "methods": methods, "networks": networks, "devices": devices}
+        beside = job.parent if os.access(job.parent, os.W_OK) else Path()
+        page = html or (None if as_json else beside / "map.html")
+        command = shlex.join([str(job), *(overrides or [])])
+        _map(experiment, yardsticks, wanted, csv=csv, page=page, job=command, as_json=as_json, quiet=quiet)
+        return
+    if csv or html or {models_, methods, networks, devices} != {"all"}:
+        raise BadInput("--models, --methods, --networks, --devices, --csv and --html are for plan --map")
     result = make_plan(experiment, yardsticks=yardsticks)
     found = nearest(experiment, result, yardsticks) if changes and result.verdict != "suitable" else None
     if as_json:
@@ -129,6 +149,29 @@ def plan(
         print(*lines(result), *([] if found is None else change_lines(found)), sep="\n")
     if not result.feasible:
         raise typer.Exit(3)
+
+
+def _map(
+    experiment: Any, yardsticks: Any, wanted: dict[str, str], *, csv: Path | None, page: Path | None, job: str,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Make the map, write what is asked for, and say where it is."""
+    from fedwave import console
+    from fedwave.planner.map import axes_of, suitability, write
+    from fedwave.planner.map.page import write_page
+
+    cells = axes_of(experiment.to_table(), **wanted)
+    with console.counting("cells", quiet=quiet or as_json) as progress:
+        found = suitability(experiment, cells, yardsticks=yardsticks, progress=progress)
+    files = [write.write_csv(found, csv)] if csv else []
+    files += [write_page(found, page, job=job)] if page else []
+    if as_json:
+        _print_json(write.to_dict(found))
+        return
+    print(", ".join(f"{count:,} {name}" for name, count in write.totals(found).items()))
+    console.show_rows(write.shares(found))
+    print("binds where it is not suitable:", ", ".join(f"{n} {count:,}" for n, count in write.bound(found).items()))
+    print(*(f"assumes: {one}" for one in found.assumptions), *files, sep="\n")
 
 
 @app.command()

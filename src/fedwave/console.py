@@ -177,6 +177,13 @@ def working(what: str, *, quiet: bool) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def counting(what: str, *, quiet: bool) -> Iterator[Progress]:
+    """A callback ``(done, total)``; a bar on a terminal."""
+    with _bar(quiet) as bar:
+        yield bar.part(what)
+
+
 def fetch(name: str, *, quiet: bool = False) -> Path:
     """Fetch a model with progress; see :func:`fedwave.models.sources.fetch`."""
     from fedwave.models import sources

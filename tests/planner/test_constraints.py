@@ -39,8 +39,21 @@ def test_how_much_longer_each_part_may_take():
     parts = {"downlink": 2.0, "compute": 6.0, "uplink": 36.0, "access": 0.0}
     found = {one.name: one.have for one in time_constraints(parts, 60.0)}
     assert found == {"downlink": 18.0, "compute": 22.0, "uplink": 52.0}
-    late = {one.name: one.margin for one in time_constraints(parts, 4.0)}
-    assert late == {"downlink": 0.0, "compute": 0.0, "uplink": 0.0}
+
+
+def test_the_part_that_is_too_long_binds():
+    """With 10 s, 36 s of upload have 10 - 8 = 2; the others are late because of it and have 10 / 44 of their need."""
+    found = time_constraints({"downlink": 2.0, "compute": 6.0, "uplink": 36.0}, 10.0)
+    assert {one.name: one.margin for one in found} == {
+        "downlink": pytest.approx(10.0 / 44.0),
+        "compute": pytest.approx(10.0 / 44.0),
+        "uplink": pytest.approx(2.0 / 36.0),
+    }
+    assert binding(found, {}).name == "uplink"
+    # With 4 s no part could be kept by shortening another one alone: the longest is named.
+    found = time_constraints({"downlink": 2.0, "uplink": 36.0, "compute": 6.0}, 4.0)
+    assert [one.margin for one in found] == pytest.approx([4.0 / 44.0] * 3)
+    assert binding(found, {}).name == "uplink"
 
 
 HOLDS, SOFT, HARD = (Constraint("x", 1.0, have, "s", hard) for have, hard in ((2.0, True), (0.5, False), (0.5, True)))

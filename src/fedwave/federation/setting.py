@@ -112,9 +112,7 @@ def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
 
     ``anyhow`` asks what the round would be if memory and batteries sufficed everywhere.
     """
-    key = setting.key.fold("round", world.round)
-    available = setting.fleet.available(world, setting.population.device, key.fold("available"))
-    cohort = _cohort(setting, world, setting.sampler.select(available, key.fold("sample")))
+    key, cohort = setting.key.fold("round", world.round), called(setting, world)
     work = setting.method.work(
         setting.spec, cohort, setting.codec, batch_size=setting.batch_size, missed_bits=_missed(world, cohort)
     )
@@ -122,7 +120,7 @@ def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
     if anyhow:
         compute = replace(compute, fits=np.ones_like(compute.fits), powered=np.ones_like(compute.powered))
     server_s, server_j = setting.server.cost(work.server_flops)
-    cloud_s, cloud_bits = _cloud(setting, cohort, work)
+    cloud_s, cloud_bits = cloud(setting, cohort, work)
     delivery = setting.network.deliver(
         world,
         cohort,
@@ -138,17 +136,24 @@ def prepare(setting: Setting, world: World, *, anyhow: bool = False) -> Turn:
     return Turn(cohort, work, compute, delivery, key, cloud_s, cloud_bits)
 
 
+def called(setting: Setting, world: World) -> Cohort:
+    """The round's cohort: who of those that answer is asked to take part."""
+    key = setting.key.fold("round", world.round)
+    available = setting.fleet.available(world, setting.population.device, key.fold("available"))
+    return cohort_of(setting, world, setting.sampler.select(available, key.fold("sample")))
+
+
 def demand(setting: Setting) -> Compute:
     """What a round asks of every client's device, ``[N]``, were all of them in the cohort."""
     world = setting.world()
-    everyone = _cohort(setting, world, np.arange(len(setting.population)))
+    everyone = cohort_of(setting, world, np.arange(len(setting.population)))
     work = setting.method.work(
         setting.spec, everyone, setting.codec, batch_size=setting.batch_size, missed_bits=np.zeros(len(everyone))
     )
     return setting.fleet.compute(everyone, work, world)
 
 
-def _cloud(setting: Setting, cohort: Cohort, work: Work) -> tuple[float, float]:
+def cloud(setting: Setting, cohort: Cohort, work: Work) -> tuple[float, float]:
     """Seconds and bits of the way to the cloud and back; 0 without one.
 
     Up goes the sum in float32, or every client's reply as it was sent where the method needs each; down comes what is
@@ -173,7 +178,8 @@ def _with_quorum(delivery: Delivery, quorum: int) -> Delivery:
     return replace(delivery, status=status, coefficient=np.zeros_like(delivery.coefficient))
 
 
-def _cohort(setting: Setting, world: World, ids: Ints) -> Cohort:
+def cohort_of(setting: Setting, world: World, ids: Ints) -> Cohort:
+    """The clients ``ids`` as a round's cohort."""
     population = setting.population
     samples = population.samples[ids]
     steps, rows = setting.method.amount(samples, setting.batch_size)

@@ -82,6 +82,33 @@ class Constraint:
         return f"{self.name}: needs {show(self.need)} of {show(self.have)} ({self.margin:.3g}x)"
 
 
+def all_constraints(
+    devices: Mapping[str, Needs],
+    server: ServerNeeds,
+    path: Mapping[str, float],
+    access_s: float,
+    airtime_share: float,
+    *,
+    budget_s: float,
+    yardsticks: Yardsticks,
+) -> list[Constraint]:
+    """Everything that a job must keep to.
+
+    Parameters
+    ----------
+    path : mean seconds on the critical path (``downlink``, ``compute``, ``uplink``), connecting included in transfers.
+    access_s : what the client that ends the round spends connecting.
+    airtime_share : of the uplink carrier, while a round lasts.
+    budget_s : see :func:`time_constraints`.
+    """
+    return [
+        *device_constraints(devices, yardsticks),
+        *time_constraints(_apart(path, access_s), budget_s),
+        Constraint("airtime", airtime_share, yardsticks.airtime_share, "1", hard=False),
+        server_constraint(server),
+    ]
+
+
 def device_constraints(needs: Mapping[str, Needs], yardsticks: Yardsticks) -> list[Constraint]:
     """Memory, storage and energy, each at the client that a tenth of all clients are worse off than."""
     classes = list(needs.values())
@@ -110,7 +137,9 @@ def server_constraint(server: ServerNeeds) -> Constraint:
 def time_constraints(parts: Mapping[str, float], budget_s: float) -> list[Constraint]:
     """How much longer each part of a round may take, the others being what they are.
 
-    A deadline is never overstepped, so that there a margin of 1 is what is seen of clients that it has cut off.
+    Where these alone take too long, it is not this part that binds: it has the share of the time that it would have if
+    all parts shrank alike, which is more than what the part that is too long has. A deadline is never overstepped, so
+    that there a margin of 1 is what is seen of clients that it has cut off.
 
     Parameters
     ----------
@@ -118,8 +147,9 @@ def time_constraints(parts: Mapping[str, float], budget_s: float) -> list[Constr
     budget_s : what a round may take: the deadline, or the days there are over the rounds.
     """
     whole = sum(parts.values())
+    left_s = {name: budget_s - (whole - seconds) for name, seconds in parts.items()}
     return [
-        Constraint(name, seconds, max(budget_s - (whole - seconds), 0.0), "s")
+        Constraint(name, seconds, left_s[name] if left_s[name] > 0.0 else seconds * budget_s / whole, "s")
         for name, seconds in parts.items()
         if seconds > 0.0
     ]
@@ -145,7 +175,14 @@ def binding(constraints: Sequence[Constraint], lost: Mapping[str, float]) -> Con
     broken = [one for one in constraints if one.margin < 1.0]
     if lost and not broken:
         return _LOST_TO[max(lost, key=lambda name: lost[name])]
-    return min(broken or constraints, key=lambda one: (one.margin, -one.need))
+    return min(broken or constraints, key=lambda one: (float(f"{one.margin:.9g}"), -one.need))
+
+
+def _apart(path: Mapping[str, float], access_s: float) -> dict[str, float]:
+    """The parts with connecting by itself: half of it in each transfer, or what fits in there."""
+    down = min(access_s / 2.0, path["downlink"])
+    up = min(access_s - down, path["uplink"])
+    return {**path, "downlink": path["downlink"] - down, "uplink": path["uplink"] - up, "access": down + up}
 
 
 def _margin(need: float | None, have: float | None) -> float:

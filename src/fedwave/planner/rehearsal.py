@@ -19,11 +19,9 @@ from fedwave.planner.constraints import (
     Constraint,
     Verdict,
     Yardsticks,
+    all_constraints,
     binding,
-    device_constraints,
     judge,
-    server_constraint,
-    time_constraints,
 )
 from fedwave.planner.needs import Needs, mean, needs
 from fedwave.planner.radio import Air, air
@@ -144,12 +142,9 @@ def _summary(setting: Setting, played: Rehearsed, yardsticks: Yardsticks) -> Pla
     devices, radio, server = needs(setting, turns), air(turns), server_needs(setting, turns)
     lost, heard = _lost(played.rounds)
     budget_s = setting.federation.deadline_s or yardsticks.days * DAY_S / setting.rounds
-    constraints = [
-        *device_constraints(devices, yardsticks),
-        *time_constraints(_apart(path, access_s), budget_s),
-        Constraint("airtime", radio.share, yardsticks.airtime_share, "1", hard=False),
-        server_constraint(server),
-    ]
+    constraints = all_constraints(
+        devices, server, path, access_s, radio.share, budget_s=budget_s, yardsticks=yardsticks
+    )
     enough = float(np.mean([r.delivered >= setting.federation.quorum for r, _ in played.rounds])) >= 0.5
     verdict = judge(constraints, enough=enough, heard=heard)
     bound = binding(constraints, lost if heard < ENOUGH else {})
@@ -206,13 +201,6 @@ def _path(records: list[RoundRecord]) -> dict[str, float]:
     return {
         name: float(np.mean([getattr(r, f"{name}_s") for r in records])) for name in ("downlink", "compute", "uplink")
     }
-
-
-def _apart(path: dict[str, float], access_s: float) -> dict[str, float]:
-    """The parts with connecting by itself: half of it in each transfer, or what fits in there."""
-    down = min(access_s / 2.0, path["downlink"])
-    up = min(access_s - down, path["uplink"])
-    return {**path, "downlink": path["downlink"] - down, "uplink": path["uplink"] - up, "access": down + up}
 
 
 def _slowest(turn: Turn) -> float:
