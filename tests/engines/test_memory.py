@@ -10,10 +10,8 @@ from fedwave.core.errors import Infeasible
 from fedwave.core.keys import Key
 from fedwave.engines.cohort import CohortEngine
 from fedwave.engines.stacked.memory import halved, is_out_of_memory, with_less
-from fedwave.engines.stacked.stacking import Stack
 from fedwave.methods.fedavg import FedAvg
 from fedwave.methods.fedkseed import FedKSeed
-from fedwave.methods.optimizers import Sgd
 from fedwave.results.memory_store import MemoryStore
 from fedwave.transforms.chain import Chain
 
@@ -67,59 +65,6 @@ def test_halves_and_goes_on(texts, backward, kind):  # noqa: F811
     assert_same(found, alone(texts, "sgd", ids, steps, 4))
     budgets = [str(one.message) for one in said if "engine.token_budget" in str(one.message)]
     assert len(budgets) == len(set(budgets)) <= 5  # what was learned is kept, it is not found out at every step
-
-
-@pytest.mark.parametrize("text", ["could not create a primitive", "std::bad_alloc"])
-def test_other_names_of_a_failed_allocation(texts, text):  # noqa: F811
-    """oneDNN says no more than that."""
-
-    def kind(_):
-        return RuntimeError(text)
-
-    with pytest.warns(UserWarning, match="going on with"):
-        trained(short_of_memory(texts, 100, kind=kind), "sgd", np.arange(4), [2] * 4, 4, max_clients=4)
-
-
-def test_halving_starts_at_what_was_tried(texts):  # noqa: F811
-    """A budget of a million tokens is no reason for fourteen attempts at the same pass."""
-    with pytest.warns(UserWarning, match="going on with") as said:
-        trained(short_of_memory(texts, 100), "sgd", np.arange(4), [2] * 4, 4, max_clients=4, token_budget=10**6)
-    assert len([one for one in said if "engine.token_budget" in str(one.message)]) <= 4
-
-
-def test_a_half_made_step_is_not_made_again(texts, monkeypatch):  # noqa: F811
-    """The optimiser has moved some leaves when memory fails: another attempt would move them twice."""
-    update, calls = Sgd.update, []
-
-    def failing(self, *arguments):
-        update(self, *arguments)
-        calls.append(1)
-        raise RuntimeError("DefaultCPUAllocator: not enough memory")
-
-    monkeypatch.setattr(Sgd, "update", failing)
-    with pytest.raises(Infeasible, match=r"a step of the optimiser.*engine\.max_clients"):
-        trained(texts, "sgd", np.arange(3), [1, 1, 1], 4, max_clients=2)
-    assert len(calls) == 1
-
-
-def test_vmapped_layers_do_not_hide_it(texts):  # noqa: F811
-    """A failed allocation is no sign that vmap has no rule for a layer: it is not looped over from then on."""
-
-    class Hungry(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.scale = torch.nn.Parameter(torch.ones(2))
-
-        def forward(self, x):
-            raise RuntimeError("DefaultCPUAllocator: not enough memory")
-
-    model = torch.nn.Sequential(Hungry())
-    stack = Stack(model, {"scale": "0.scale"}, 2)
-    stack.bind(2)
-    stack.rows = 1
-    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
-        stack.model(torch.zeros(2, 2))
-    assert not stack.model[0]._looped
 
 
 def test_not_a_single_row(texts):  # noqa: F811

@@ -5,8 +5,10 @@ Axis letters: ``N`` clients in the population, ``C`` clients in a round's cohort
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -27,10 +29,10 @@ class Leaf:
     dtype: str = "float32"
     rank_axis: int | None = None
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of values."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def bits(self) -> int:
@@ -39,10 +41,10 @@ class Leaf:
 
     def at_rank(self, rank: int) -> Leaf:
         """This leaf for a client of LoRA rank ``rank`` (unchanged where it has no rank axis)."""
-        if self.rank_axis is None or rank <= 0:
+        if self.rank_axis is None or not 0 < rank < self.shape[self.rank_axis]:
             return self
         shape = list(self.shape)
-        shape[self.rank_axis] = min(rank, shape[self.rank_axis])
+        shape[self.rank_axis] = rank
         return replace(self, shape=tuple(shape))
 
 
@@ -112,7 +114,7 @@ class Spec:
     tokens: int = 1
     assumptions: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def trainable_parameters(self) -> int:
         """Number of trainable values."""
         return sum(leaf.size for leaf in self.trainable.values())

@@ -23,7 +23,7 @@ def losses_of(learner: Learner, stack: Stack, rows: Ints, costs: Costs) -> Tenso
     With several passes the gradients are taken as the passes go, because that bounds what is kept, and handed out when
     they are asked for. This is exact because a client's loss depends on its own leaves alone.
     """
-    passes = cut_passes(rows, lengths_of(learner, rows), costs)
+    passes = cut_passes(rows, _lengths(learner, rows), costs)
     if len(passes) == 1 and passes[0].slots is None:
         place, _ = passes[0]
         stack.rows = place.shape[1]
@@ -57,7 +57,7 @@ def outputs_of(learner: Learner, stack: Stack, rows: Ints, costs: Costs) -> Tens
         out = learner.predict(learner.batch(rows.reshape(-1)))
         return out.view(*rows.shape, *out.shape[1:])
     found: Tensor | None = None
-    with closing(_lent(stack, cut_passes(rows, lengths_of(learner, rows), costs))) as turns:
+    with closing(_lent(stack, cut_passes(rows, _lengths(learner, rows), costs))) as turns:
         for one, _ in turns:
             out = learner.predict(learner.batch(_take(rows, one.place)))
             found = out.new_zeros((rows.size, *out.shape[1:])) if found is None else found
@@ -95,8 +95,7 @@ def _lent(stack: Stack, passes: list[Pass]) -> Generator[tuple[Pass, tree.Tree],
         stack.lend(stack.params, len(next(iter(stack.params.values()))))
 
 
-def lengths_of(learner: Learner, rows: Ints) -> Ints:
-    """Tokens of ``rows``, in their shape."""
+def _lengths(learner: Learner, rows: Ints) -> Ints:
     return learner.lengths(rows.reshape(-1)).reshape(rows.shape)
 
 

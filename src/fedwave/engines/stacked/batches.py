@@ -95,12 +95,6 @@ def cut_passes(rows: Ints, lengths: Ints, costs: Costs) -> list[Pass]:
     return [one for group, longest in groups for one in _lanes(group, longest, rows.shape, costs)]
 
 
-def largest_pass(rows: Ints, lengths: Ints, costs: Costs) -> int:
-    """Tokens of the largest of the passes, padding included."""
-    tokens = np.append(lengths.reshape(-1), 0)  # filling has none
-    return max((int(one.place.size * tokens[one.place].max()) for one in cut_passes(rows, lengths, costs)), default=1)
-
-
 def _whole(rows: Ints, lengths: Ints, costs: Costs) -> Pass | None:
     """What the search below finds where everybody has rows of one length that fit one pass, as in most steps."""
     real = rows >= 0

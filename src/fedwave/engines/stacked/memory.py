@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -14,13 +13,9 @@ from fedwave.core.errors import Infeasible
 T = TypeVar("T")
 
 
-# What a failed allocation is called on a CPU: by torch, by oneDNN (which gives no reason), by C++.
-_CPU = ("DefaultCPUAllocator", "could not create a primitive", "std::bad_alloc")
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` is a failed allocation, of Python's or of torch's on any device."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(name in str(error) for name in _CPU)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def with_less(run: Callable[[], T], halve: Callable[[], str]) -> T:
@@ -38,20 +33,6 @@ def with_less(run: Callable[[], T], halve: Callable[[], str]) -> T:
         warnings.warn(halve(), stacklevel=2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-@contextmanager
-def unrepeated(what: str) -> Iterator[None]:
-    """Where memory does not suffice in here, :class:`Infeasible`: ``what`` may be half done, so not done again."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise Infeasible(
-            f"this machine's memory does not hold a step of the {what}; give it fewer clients at a time "
-            "(engine.max_clients) or more memory"
-        ) from error
 
 
 def halved(now: int, unit: str, key: str) -> tuple[int, str]:

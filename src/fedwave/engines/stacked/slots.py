@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,9 @@ from fedwave.core import tree
 from fedwave.core.errors import Refused
 from fedwave.core.keys import Key
 from fedwave.core.types import Cohort, Ints, Message, Spec
-from fedwave.engines.stacked.accumulate import lengths_of, losses_of, outputs_of
-from fedwave.engines.stacked.batches import Costs, largest_pass
-from fedwave.engines.stacked.memory import halved, unrepeated, with_less
+from fedwave.engines.stacked.accumulate import losses_of, outputs_of
+from fedwave.engines.stacked.batches import Costs
+from fedwave.engines.stacked.memory import halved, with_less
 from fedwave.engines.stacked.ranks import within_ranks
 from fedwave.engines.stacked.stacking import Stack
 from fedwave.engines.stacked.table import Table
@@ -147,7 +147,7 @@ class SlotClients:
         rows = self._plan[here, self._numbers["made"][: self.k]]
         # Until it descends, the step of most methods changes nothing, so that it may be begun anew.
         again = type(method).step is Method.step
-        loss = self._with_less(lambda: method.step(self, rows), rows) if again else method.step(self, rows)
+        loss = with_less(lambda: method.step(self, rows), self._halve) if again else method.step(self, rows)
         self._table.get("clients")["loss"] += loss
         self._numbers["made"][: self.k] += 1
 
@@ -236,13 +236,11 @@ class SlotClients:
 
     def losses(self, rows: Ints) -> Tensor:
         """Mean loss of each client over its rows ``[K, b]``."""
-        rows = np.asarray(rows)
-        return self._with_less(lambda: losses_of(self.learner, self.stack, rows, self.costs), rows)
+        return with_less(lambda: losses_of(self.learner, self.stack, np.asarray(rows), self.costs), self._halve)
 
     def predict(self, rows: Ints) -> Tensor:
         """Outputs ``[K, b, ...]``."""
-        rows = np.array(rows)
-        return self._with_less(lambda: outputs_of(self.learner, self.stack, rows, self.costs), rows)
+        return with_less(lambda: outputs_of(self.learner, self.stack, np.array(rows), self.costs), self._halve)
 
     def distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Distillation loss ``[K, b]``."""
@@ -256,10 +254,7 @@ class SlotClients:
         return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(wanted.items(), grads, strict=True)}
 
     def descend(self, grads: tree.Tree) -> None:
-        """One optimiser step in place on the leaves in ``grads``.
-
-        Raises :class:`Infeasible` where memory does not hold it: a step that may be half made is not made again.
-        """
+        """One optimiser step in place on the leaves in ``grads``."""
         if self.clip_norm is not None:
             norm = tree.dot(grads, grads).sqrt()
             grads = tree.scale_rows(grads, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -268,9 +263,9 @@ class SlotClients:
             for slot, leaves in empty.items():
                 self._table.hold(f"optimizer/{slot}", leaves)
         state = {slot: self._table.get(f"optimizer/{slot}") for slot in self.optimizer.slots}
-        with unrepeated("optimiser"), torch.no_grad():
-            self.optimizer.update(tree.select(self.params, grads), grads, state, self._number("updates") + 1)
         self._number("updates")[:] += 1
+        with torch.no_grad():
+            self.optimizer.update(tree.select(self.params, grads), grads, state, self._number("updates"))
 
     def shift(self, direction: tree.Tree, scale: Any) -> None:
         """``params += scale * direction`` in place, each client with its own scale."""
@@ -288,16 +283,11 @@ class SlotClients:
         """Clients in the window."""
         return self._table.k
 
-    def _with_less(self, run: Callable[[], Tensor], rows: Ints) -> Tensor:
-        """``run()`` over ``rows [K, b]``, in smaller passes from here on where memory does not hold the largest."""
-
-        def halve() -> str:
-            largest = largest_pass(rows, lengths_of(self.learner, rows), self.costs)
-            budget, why = halved(min(largest, self.costs.budget), "tokens", "engine.token_budget")
-            self.costs = self.costs._replace(budget=budget)
-            return why
-
-        return with_less(run, halve)
+    def _halve(self) -> str:
+        """Smaller passes from here on."""
+        budget, why = halved(self.costs.budget, "tokens", "engine.token_budget")
+        self.costs = self.costs._replace(budget=budget)
+        return why
 
     def _number(self, name: str) -> Ints:
         return self._numbers[name][self._table.window]

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from fedwave.core.errors import Refused
-from fedwave.engines.stacked.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from fedwave.engines.stacked.stacking import Stack
@@ -141,7 +140,7 @@ class Vmapped(nn.Module):
             try:
                 return self._mapped(params, args, kwargs)
             except (RuntimeError, NotImplementedError) as error:
-                if is_out_of_memory(error):
+                if isinstance(error, torch.OutOfMemoryError):
                     raise
                 self._looped = True  # vmap has no rule for it; a fault of the module's own is raised again below
         return self._one_after_another(params, args, kwargs)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import warnings
-import weakref
-from collections.abc import Callable, Sequence
-from io import FileIO
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +66,9 @@ class Layout:
 class Activations:
     """The values of every token of a layout in a memory-mapped file, computed at the first use of their block.
 
-    A block counts only while its seal fits both its inputs and the bytes on disk: torn writes and damaged files are
-    computed again. Nothing is replaced once it is kept: under random or cyclic visits no rule of replacement finds more
-    than what is there first, and the file stays the same whatever the order of the visits.
-
-    Any number of processes may use the file at the same time. It is as long as all blocks from the start, with holes
-    where nothing is kept, so that nobody changes its length under another one; and each keeps it open, so that it goes
-    on with what it has mapped where another one deletes the file. A file that cannot be written is only read.
+    A block counts only while its seal fits both its inputs and the bytes on disk: changed samples, torn writes and
+    damaged files are computed again. Nothing is replaced once it is kept: under random or cyclic visits no rule of
+    replacement finds more than what is there first, and the file stays the same whatever the order of the visits.
 
     Parameters
     ----------
@@ -83,9 +76,7 @@ class Activations:
         they would exceed the budget together.
     budget_bytes : of the folder. Blocks from the end of the layout that do not fit are never kept.
     compute : rows of a block to the values of its tokens, ``[tokens, width]``.
-    inputs : of each block, a hash of that from which it is computed.
-
-    Raises :class:`Refused` where not even the first block fits, and where there is no file and none can be made.
+    inputs : rows of a block to the bytes from which they are computed.
     """
 
     def __init__(
@@ -97,36 +88,38 @@ class Activations:
         dtype: str,
         budget_bytes: int,
         compute: Callable[[Ints], NDArray],
-        inputs: Sequence[bytes],
+        inputs: Callable[[Ints], bytes],
     ) -> None:
         self.layout, self._compute, self._inputs = layout, compute, inputs
-        self._token_bytes, self._head = width * np.dtype(dtype).itemsize, SEAL * len(layout)
-        size = self._head + layout.ends * self._token_bytes
+        token_bytes = width * np.dtype(dtype).itemsize
+        head = SEAL * len(layout)
+        size = head + layout.ends * token_bytes
         self.blocks = int(np.searchsorted(size, budget_bytes, side="right"))
-        self._check_budget(size, budget_bytes)
-        self._file, self._stuck = _opened(path, int(size[-1]))
-        weakref.finalize(self, self._file.close)
-        if not self._stuck:
-            _make_room(path, budget_bytes - int(size[self.blocks - 1]))
-        shape = (int(layout.ends[-1]), width)
-        self.values = np.memmap(self._file, dtype=dtype, mode="r", offset=self._head, shape=shape)
-        self.open: Bools = np.zeros(len(layout), dtype=bool)  # blocks whose seal was seen to fit
-        self.computed = 0  # blocks that were computed here, not found
-
-    def _check_budget(self, size: Ints, budget_bytes: int) -> None:
-        """Say what does not fit, ``size`` being the bytes up to the end of each block."""
-        layout = self.layout
         if not self.blocks:
             raise Refused(
-                f"engine.prefix_bytes: a budget of {budget_bytes} bytes does not hold the first block of "
-                f"{int(size[0])} bytes; raise it, or leave the prefix cache off (0)"
+                f"prefix cache: its budget of {budget_bytes} bytes does not hold the first block of {int(size[0])} "
+                "bytes; raise the budget or leave the cache off"
             )
         if self.blocks < len(layout):
             warnings.warn(
-                f"prefix cache: {int(layout.first[self.blocks])} of {len(layout.rows)} rows fit engine.prefix_bytes = "
-                f"{budget_bytes} (all need {int(size[-1])}); the others are computed at every visit",
-                stacklevel=5,
+                f"prefix cache: {int(layout.first[self.blocks])} of {len(layout.rows)} rows fit its budget of "
+                f"{budget_bytes} bytes (all need {int(size[-1])}); the others are computed at every visit",
+                stacklevel=2,
             )
+        tokens, whole = int(layout.ends[self.blocks - 1]), int(size[self.blocks - 1])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_room(path, budget_bytes - whole)
+        if path.exists() and path.stat().st_size > budget_bytes:
+            path.unlink()  # never cut short, because another process may have it mapped
+        with path.open("ab") as file:
+            file.truncate(max(whole, path.stat().st_size))
+        path.touch()
+        self._path, self._head = path, head
+        self.values = np.memmap(path, dtype=dtype, mode="r", offset=head, shape=(tokens, width))
+        self._seals = np.memmap(path, dtype=np.uint8, mode="r", shape=(self.blocks, SEAL))
+        self._token_bytes, self._stuck = token_bytes, False
+        self.open: Bools = np.zeros(len(layout), dtype=bool)  # blocks whose seal was seen to fit
+        self.computed = 0  # blocks that were computed here, not found
 
     def ready(self, rows: Ints) -> Bools:
         """Make sure that the blocks of ``rows [n]`` are kept where they may be; says which rows are."""
@@ -136,26 +129,23 @@ class Activations:
         return self.open[self.layout.block[rows]]
 
     def _prepare(self, block: int) -> None:
-        span, inputs = self.layout.span(block), self._inputs[block]
-        at, length = self._head + span.start * self._token_bytes, (span.stop - span.start) * self._token_bytes
-        # Not through the map: to look at a hole there, some file systems want room on the disk.
-        seal = os.pread(self._file.fileno(), SEAL, block * SEAL)
-        if any(seal) and seal == _seal(inputs, os.pread(self._file.fileno(), length, at)):
+        rows, span = self.layout.rows_of(block), self.layout.span(block)
+        inputs = self._inputs(rows)
+        if self._seals[block].tobytes() == _seal(inputs, self.values[span].tobytes()):
             self.open[block] = True
         elif not self._stuck:
-            values = self._compute(self.layout.rows_of(block)).tobytes()
+            values = self._compute(rows).tobytes()
             self.computed += 1
-            self._write({at: values, block * SEAL: _seal(inputs, values)})
+            self._write({self._head + span.start * self._token_bytes: values, block * SEAL: _seal(inputs, values)})
             self.open[block] = not self._stuck
 
     def _write(self, parts: dict[int, bytes]) -> None:
         """Put bytes at their places; written, not mapped, so that a full disk is an error that can be told."""
         try:
-            for at, data in parts.items():
-                rest = memoryview(data)
-                while rest:
-                    written = os.pwrite(self._file.fileno(), rest, at)
-                    rest, at = rest[written:], at + written
+            with self._path.open("r+b") as file:
+                for at, data in parts.items():
+                    file.seek(at)
+                    file.write(data)
         except OSError as error:
             self._stuck = True
             warnings.warn(
@@ -163,29 +153,8 @@ class Activations:
             )
 
 
-def _opened(path: Path, size: int) -> tuple[FileIO, bool]:
-    """The file of ``size`` bytes, made where there is none; and whether it can only be read."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
-        os.ftruncate(file.fileno(), size)  # of all who use it to the same size
-        os.utime(file.fileno())
-    except OSError as error:
-        if not (path.exists() and path.stat().st_size == size and os.access(path, os.R_OK)):
-            raise Refused(
-                f"engine.prefix_bytes: no file can be kept in {path.parent} ({error.strerror}); make that folder "
-                "writable, or leave the prefix cache off (0)"
-            ) from None
-        warnings.warn(
-            f"prefix cache: {path} can only be read ({error.strerror}); rows that it lacks are computed at every visit",
-            stacklevel=5,
-        )
-        return FileIO(path), True
-    return file, False
-
-
 def _seal(inputs: bytes, values: bytes) -> bytes:
-    return hashlib.blake2b(values, digest_size=SEAL, key=inputs).digest()
+    return hashlib.blake2b(values, digest_size=SEAL, key=hashlib.blake2b(inputs, digest_size=SEAL).digest()).digest()
 
 
 def _make_room(path: Path, spare: int) -> None:
@@ -196,8 +165,7 @@ def _make_room(path: Path, spare: int) -> None:
             others += [(other, other.stat())] if other != path else []
     others.sort(key=lambda entry: -entry[1].st_mtime)
     for other, stat in others:
-        taken = stat.st_blocks * 512  # without its holes
-        spare -= taken
+        spare -= stat.st_size
         if spare < 0:
-            warnings.warn(f"prefix cache: {other.name} ({taken} bytes) makes room in the budget", stacklevel=2)
+            warnings.warn(f"prefix cache: {other.name} ({stat.st_size} bytes) makes room in the budget", stacklevel=2)
             other.unlink(missing_ok=True)

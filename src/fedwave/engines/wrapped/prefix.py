@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedwave.core.errors import Refused
 from fedwave.core.types import Ints
-from fedwave.engines.wrapped.activations import SEAL, Activations, Layout
+from fedwave.engines.wrapped.activations import Activations, Layout
 from fedwave.engines.wrapped.layers import Skipped, frozen_layers, output_of, played
 from fedwave.engines.wrapped.wrapped import Wrapped
 from fedwave.tasks.learner import Batch, Learner
@@ -32,7 +32,7 @@ class PrefixLearner(Wrapped):
 
     Wrap before clients are stacked. ``batch`` looks up (and at first computes) the output of the last frozen layer, and
     forward passes over that batch skip the prefix. Embeddings still run, being look-ups. The file is named by a hash
-    of the frozen weights below the cut, of the config and of all rows; weights that change in place change it.
+    of the frozen weights below the cut, of the config and of the layout; weights that change in place change it.
 
     Parameters
     ----------
@@ -58,7 +58,6 @@ class PrefixLearner(Wrapped):
         self._rows, at = np.unique(np.concatenate(groups), return_index=True)
         self._rows = self._rows[np.argsort(at)]  # clients first: they visit most
         self._layout = self._laid_out(self._trial(self._rows[:TRIAL_ROWS]))
-        self._digests = [self._digest(self._layout.rows_of(block)) for block in range(len(self._layout))]
         self._open()
         self._same_gradients(self._rows[:TRIAL_ROWS])
 
@@ -122,33 +121,29 @@ class PrefixLearner(Wrapped):
             dtype="int16" if self._dtype == torch.bfloat16 else "float32",
             budget_bytes=self._budget,
             compute=self._values,
-            inputs=self._digests,
+            inputs=self._inputs,
         )
 
     def _versions_now(self) -> list[int]:
         return [value._version for value in self._below.values()]
 
     def _name(self) -> str:
-        """Hash of all that the file depends on: what the rows hold, how they are laid out, what computes them."""
+        """Hash of all that the prefix of a row depends on, the row itself apart."""
         above = [self.model.get_submodule(self._path[:at]) for at, c in enumerate(self._path) if c == "."]
         configs: list[Any] = [getattr(module, "config", None) for module in [*reversed(above), self.model]]
         config = next((c for c in configs if hasattr(c, "to_dict")), None)
         table = {} if config is None else {**config.to_dict(), "_name_or_path": config._attn_implementation}
         where = [type(self._layers[0]).__qualname__, self.cut, str(self._dtype), torch.__version__, self.device.type]
         text = json.dumps([table, *where, torch.get_num_threads()], sort_keys=True, default=str)
-        found = hashlib.blake2b(text.encode() + self._layout.digest() + b"".join(self._digests), digest_size=16)
+        found = hashlib.blake2b(text.encode() + self._layout.digest(), digest_size=16)
         for name, value in self._below.items():
             found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return found.hexdigest()
 
-    def _digest(self, rows: Ints) -> bytes:
-        """Hash of what ``rows`` hold."""
-        batch, found = self.inner.batch(rows), hashlib.blake2b(digest_size=SEAL)
-        for name in sorted(batch):
-            found.update(f"{name} {batch[name].dtype} {tuple(batch[name].shape)}".encode())
-            found.update(batch[name].cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return found.digest()
+    def _inputs(self, rows: Ints) -> bytes:
+        batch = self.inner.batch(rows)
+        return b"".join(name.encode() + batch[name].cpu().numpy().tobytes() for name in sorted(batch))
 
     def _values(self, rows: Ints) -> Any:
         """Unpadded tokens of ``rows``, ``[tokens, d]`` as they are kept."""
@@ -178,7 +173,7 @@ class PrefixLearner(Wrapped):
                 "prefix cache: something that is trained acts below the first adapted layer (an embedding, a prompt, "
                 "a prefix), so the activations there are not the same at every visit; leave the cache off"
             )
-        if self._digest(rows) != self._digest(rows) or not torch.equal(hidden, again):
+        if self._inputs(rows) != self._inputs(rows) or not torch.equal(hidden, again):
             raise Refused("prefix cache: rows are drawn anew at each visit (augmentation or dropout); leave it off")
         self._made, self._width = hidden.dtype, hidden.shape[2]
         return hidden

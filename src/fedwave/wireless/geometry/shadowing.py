@@ -83,11 +83,8 @@ def normal_map(key: Key, correlation_m: float, extent_m: float) -> Map:
     correlation_m, extent_m : > 0; the extent that should not repeat, see :func:`side_for`.
     """
     side = side_for(correlation_m, extent_m)
-    away = np.minimum(np.arange(side), side - np.arange(side)).astype(np.float32) / np.float32(_STEPS)
-    spectrum = np.maximum(np.fft.rfft2(np.exp(-np.hypot(away[:, None], away[None, :]))).real, 0.0)
-    spectrum[0, 0] = 0.0
     noise = key.fold("map").numpy().standard_normal((side, side), dtype=np.float32)
-    values = np.fft.irfft2(np.fft.rfft2(noise) * np.sqrt(spectrum), s=(side, side)).ravel()
+    values = np.fft.irfft2(np.fft.rfft2(noise) * _amplitude(side), s=(side, side)).ravel()
     values /= values.std()
     values.setflags(write=False)
     return Map(values=values, step_m=correlation_m / _STEPS)
@@ -100,7 +97,22 @@ def uniform_map(key: Key, correlation_m: float, extent_m: float) -> Map:
     This is the Gaussian threshold of TR 38.901 7.6.3.3 read from the other side.
     """
     normal = normal_map(key, correlation_m, extent_m)
-    grid = np.linspace(-6.0, 6.0, 2401)  # linear between its points: Phi to 1e-6
-    values = np.interp(normal.values, grid, [0.5 * math.erfc(-x / 2.0**0.5) for x in grid]).astype(np.float32)
+    values = np.interp(normal.values, *_phi()).astype(np.float32)
     values.setflags(write=False)
     return Map(values=values, step_m=normal.step_m)
+
+
+@lru_cache(maxsize=3)
+def _amplitude(side: int) -> Floats:
+    """Root of the spectrum of ``exp(-d / d_cor)`` on a torus of ``side`` points, the same for every map and key."""
+    away = np.minimum(np.arange(side), side - np.arange(side)).astype(np.float32) / np.float32(_STEPS)
+    spectrum = np.maximum(np.fft.rfft2(np.exp(-np.hypot(away[:, None], away[None, :]))).real, 0.0)
+    spectrum[0, 0] = 0.0
+    return np.sqrt(spectrum)
+
+
+@lru_cache(maxsize=1)
+def _phi() -> tuple[Floats, Floats]:
+    """The normal distribution at points between which it is linear to 1e-6."""
+    grid = np.linspace(-6.0, 6.0, 2401)
+    return grid, np.array([0.5 * math.erfc(-x / 2.0**0.5) for x in grid])

@@ -9,6 +9,7 @@ logarithms of blocks and delay spread.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import j0
 
 from fedwave.core.errors import BadInput
 from fedwave.core.types import Bools, Floats, Ints
@@ -31,6 +31,8 @@ RICE_FACTOR, LOS_DOPPLER = (
     10.0**1.33,
     0.7,
 )  # of TDL-D; its direct path's Doppler shift over the largest: TR 38.901 7.7.2
+_SERIES = 3.0
+_J0_SERIES = [(-1.0) ** k / math.factorial(k) ** 2 for k in range(15, -1, -1)]  # in (z / 2)^2, the highest power first
 _PARTS = 16  # an interval of delay spreads or ages is looked up in so many steps
 _ROWS = 1 << 14  # links looked up at once, so that what they need stays in the cache
 
@@ -290,12 +292,12 @@ def csi_correlation(speed_m_s: ArrayLike, carrier_hz: float, age_s: float, los: 
     """
     z = 2.0 * np.pi * doppler_hz(speed_m_s, carrier_hz) * age_s
     known, rho = _sight_correlation()
-    return np.where(los, np.interp(_power_correlation(z), known, rho), np.abs(j0(z)))
+    return np.where(los, np.interp(_power_correlation(z), known, rho), np.abs(_j0(z)))
 
 
 def _power_correlation(z: Floats) -> Floats:
     """Of a channel in line of sight, by Doppler shift times age times 2 pi."""
-    return (2.0 * RICE_FACTOR * j0(z) * np.cos(LOS_DOPPLER * z) + j0(z) ** 2) / (2.0 * RICE_FACTOR + 1.0)
+    return (2.0 * RICE_FACTOR * _j0(z) * np.cos(LOS_DOPPLER * z) + _j0(z) ** 2) / (2.0 * RICE_FACTOR + 1.0)
 
 
 @lru_cache(maxsize=1)
@@ -304,7 +306,21 @@ def _sight_correlation() -> tuple[Floats, Floats]:
     z = np.linspace(FIRST_ZERO, 0.0, 4001)
     power = _power_correlation(z)
     first = len(z) - int(np.argmax(power[::-1] <= 0.0))
-    return power[first:], j0(z[first:])
+    return power[first:], _j0(z[first:])
+
+
+def _j0(z: Floats) -> Floats:
+    """Bessel's J0 of ``z >= 0``: its power series, Abramowitz & Stegun 9.1.12, to 1e-15 as long as ``z <= 3``.
+
+    SciPy's beyond, where clients are fast: it takes longer to load than a plan does to make.
+    """
+    slow = np.minimum(z, _SERIES)
+    found = np.polyval(_J0_SERIES, 0.25 * slow * slow)
+    if np.max(z, initial=0.0) <= _SERIES:
+        return found
+    from scipy.special import j0
+
+    return np.where(z <= _SERIES, found, j0(z))
 
 
 def coherence_time_s(speed_m_s: ArrayLike, carrier_hz: float) -> Floats:
