@@ -108,25 +108,24 @@ def plan(
     max_battery: Annotated[float, typer.Option(help="Share of a battery that a client may spend on a round.")] = 0.05,
     max_airtime: Annotated[float, typer.Option(help="Share of the uplink carrier that a round may take.")] = 1.0,
     changes: Annotated[bool, typer.Option(help="Look for changes that would make an unsuitable job suitable.")] = True,
+    explain: Annotated[bool, typer.Option("--explain", help="How each number comes about, with its source.")] = False,
 ) -> None:
     """Say to what extent JOB.toml suits its devices and network, without training, and what binds.
 
     Exit code 3 where it cannot work.
     """
     from fedwave.experiment import Experiment
-    from fedwave.planner import Yardsticks, nearest
+    from fedwave.planner import Yardsticks
     from fedwave.planner import plan as make_plan
-    from fedwave.planner.show import change_lines, lines
+    from fedwave.planner.show import show
 
     if job is None:
         raise BadInput("plan needs a job file")
     experiment, yardsticks = Experiment.load(job, overrides), Yardsticks(max_days, max_battery, max_airtime)
     result = make_plan(experiment, yardsticks=yardsticks)
-    found = nearest(experiment, result, yardsticks) if changes and result.verdict != "suitable" else None
+    table = show(experiment, result, yardsticks, explain=explain, changes=changes, quiet=as_json)
     if as_json:
-        _print_json(result.to_dict() | {"changes": [vars(one) for one in found or []]})
-    else:
-        print(*lines(result), *([] if found is None else change_lines(found)), sep="\n")
+        _print_json(result.to_dict() | table)
     if not result.feasible:
         raise typer.Exit(3)
 

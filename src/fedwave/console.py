@@ -167,6 +167,13 @@ def _bar(quiet: bool) -> Iterator[_Bar]:
 
 
 @contextlib.contextmanager
+def counting(what: str, *, quiet: bool) -> Iterator[Progress]:
+    """A bar for what is done step by step, on a terminal; elsewhere nothing."""
+    with _bar(quiet) as bar:
+        yield bar.part(what)
+
+
+@contextlib.contextmanager
 def working(what: str, *, quiet: bool) -> Iterator[None]:
     """Say what is being done; a spinner on a terminal."""
     with _bar(quiet) as bar:

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from fedwave.planner.changes import Change
+from fedwave import console
+from fedwave.experiment import Experiment
+from fedwave.planner.changes import Change, nearest
+from fedwave.planner.constraints import Yardsticks
 from fedwave.planner.needs import Needs
 from fedwave.planner.radio import Spread
 from fedwave.planner.rehearsal import Plan
+from fedwave.planner.row import Row
 from fedwave.results.format import data, duration, si
+
+
+def show(
+    experiment: Experiment, plan: Plan, yardsticks: Yardsticks, *, explain: bool, changes: bool, quiet: bool
+) -> dict[str, Any]:
+    """Print the plan, how it comes about, and what would help; the last two also as tables. ``quiet``: print nothing.
+
+    The plan stands there before the search for changes begins.
+    """
+    told: Any = (lambda *texts, **how: None) if quiet else print
+    told(*lines(plan), sep="\n", flush=True)
+    found: dict[str, Any] = {"changes": []}
+    if explain:
+        from fedwave.planner.explain import explain as explained
+
+        rows = explained(experiment, plan, yardsticks)
+        told(*explain_lines(rows), sep="\n", flush=True)
+        found["explain"] = [vars(row) for row in rows]
+    if changes and plan.verdict != "suitable":
+        with console.counting("looking for changes", quiet=quiet) as progress:
+            better = nearest(experiment, plan, yardsticks, progress=progress)
+        told(*change_lines(better), sep="\n")
+        found["changes"] = [vars(change) for change in better]
+    return found
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -23,6 +52,19 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  {'holds' if one.margin >= 1.0 else 'BROKEN'}: {one.sentence()}"
     for assumption in plan.assumptions:
         yield f"  assumes: {assumption}"
+
+
+def explain_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """``name = formula = value unit [source]``, part by part."""
+    part = None
+    for row in rows:
+        if row.part != part:
+            part = row.part
+            yield f"{part}:"
+        value = f"{row.value:.6g}" if isinstance(row.value, float) else str(row.value)
+        unit = "" if row.unit in ("", "1") else f" {row.unit}"
+        chain = " = ".join(text for text in (row.name, row.formula, f"{value}{unit}") if text)
+        yield f"  {chain}" + (f"  [{row.source}]" if row.source else "")
 
 
 def change_lines(changes: Sequence[Change]) -> Iterator[str]:
