@@ -109,6 +109,10 @@ def plan(
     max_airtime: Annotated[float, typer.Option(help="Share of the uplink carrier that a round may take.")] = 1.0,
     changes: Annotated[bool, typer.Option(help="Look for changes that would make an unsuitable job suitable.")] = True,
     explain: Annotated[bool, typer.Option("--explain", help="How each number comes about, with its source.")] = False,
+    pilot: Annotated[int | None, typer.Option(metavar="N", help="Play N real rounds of a small cohort first.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="METRIC=VALUE", help="Plan the rounds that this takes, judged by the pilot.")
+    ] = None,
 ) -> None:
     """Say to what extent JOB.toml suits its devices and network, without training, and what binds.
 
@@ -116,17 +120,15 @@ def plan(
     """
     from fedwave.experiment import Experiment
     from fedwave.planner import Yardsticks
-    from fedwave.planner import plan as make_plan
-    from fedwave.planner.show import show
+    from fedwave.planner.command import Wishes, answer
 
     if job is None:
         raise BadInput("plan needs a job file")
     experiment, yardsticks = Experiment.load(job, overrides), Yardsticks(max_days, max_battery, max_airtime)
-    result = make_plan(experiment, yardsticks=yardsticks)
-    table = show(experiment, result, yardsticks, explain=explain, changes=changes, quiet=as_json)
+    found, table = answer(experiment, yardsticks, Wishes(explain, changes, pilot, target), quiet=as_json)
     if as_json:
-        _print_json(result.to_dict() | table)
-    if not result.feasible:
+        _print_json(table)
+    if not found.feasible:
         raise typer.Exit(3)
 
 

@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from fedwave import console
-from fedwave.experiment import Experiment
-from fedwave.planner.changes import Change, nearest
-from fedwave.planner.constraints import Yardsticks
+from fedwave.planner.changes import Change
 from fedwave.planner.needs import Needs
+from fedwave.planner.pilot import Pilot
 from fedwave.planner.radio import Spread
 from fedwave.planner.rehearsal import Plan
 from fedwave.planner.row import Row
-from fedwave.results.format import data, duration, si
-
-
-def show(
-    experiment: Experiment, plan: Plan, yardsticks: Yardsticks, *, explain: bool, changes: bool, quiet: bool
-) -> dict[str, Any]:
-    """Print the plan, how it comes about, and what would help; the last two also as tables. ``quiet``: print nothing.
-
-    The plan stands there before the search for changes begins.
-    """
-    told: Any = (lambda *texts, **how: None) if quiet else print
-    told(*lines(plan), sep="\n", flush=True)
-    found: dict[str, Any] = {"changes": []}
-    if explain:
-        from fedwave.planner.explain import explain as explained
-
-        rows = explained(experiment, plan, yardsticks)
-        told(*explain_lines(rows), sep="\n", flush=True)
-        found["explain"] = [vars(row) for row in rows]
-    if changes and plan.verdict != "suitable":
-        with console.counting("looking for changes", quiet=quiet) as progress:
-            better = nearest(experiment, plan, yardsticks, progress=progress)
-        told(*change_lines(better), sep="\n")
-        found["changes"] = [vars(change) for change in better]
-    return found
+from fedwave.results.format import MISSING, data, duration, si
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -52,6 +25,25 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  {'holds' if one.margin >= 1.0 else 'BROKEN'}: {one.sentence()}"
     for assumption in plan.assumptions:
         yield f"  assumes: {assumption}"
+
+
+def pilot_lines(pilot: Pilot, plan: Plan) -> Iterator[str]:
+    """What the pilot measured, and what follows for the rounds of the plan."""
+    yield f"pilot: {pilot.rounds} rounds of {pilot.cohort} clients took {duration(pilot.wall_s)} on this machine"
+    for name, values in pilot.curves.items():
+        yield f"  {name:<10} " + " ".join(MISSING if value is None else f"{value:.4g}" for value in values)
+    if pilot.target is None or pilot.forecast is None:
+        yield f"  the plan is for the job's {plan.rounds} rounds; --target METRIC=VALUE asks how many it takes"
+        return
+    yield f"  {pilot.sentence()}"
+    found = pilot.forecast
+    for word, rounds in (("at best", found.low), ("at worst", found.high)) if not found.measured else ():
+        if rounds is not None:
+            share = rounds / plan.rounds
+            yield (
+                f"  {word:<10} {rounds} rounds: {duration(share * plan.total_s)}, "
+                f"{share * plan.total_energy_j / 3.6e6:.3g} kWh, {data(share * plan.total_bits)}"
+            )
 
 
 def explain_lines(rows: Sequence[Row]) -> Iterator[str]:
