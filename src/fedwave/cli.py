@@ -118,9 +118,9 @@ def plan(
 
     Exit code 3 where it cannot work.
     """
+    from fedwave.answer import Wishes, answer
     from fedwave.experiment import Experiment
     from fedwave.planner import Yardsticks
-    from fedwave.planner.command import Wishes, answer
 
     if job is None:
         raise BadInput("plan needs a job file")

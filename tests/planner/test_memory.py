@@ -1,6 +1,6 @@
 """The training memory of plans against what real training steps take, measured in processes of their own.
 
-Measured: a plan is 0.81 to 1.0 times what a step takes; held to: 0.75 to 1.1, for allocators and versions differ. What
+Measured: a plan is 0.81 to 1.04 times what a step takes; held to: 0.75 to 1.1, for allocators and versions differ. What
 it leaves out: frameworks repeat grouped keys and values for every head, keep rotated queries beside plain ones and what
 norms made, and hold gradients of activations beside the activations.
 """

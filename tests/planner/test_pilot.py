@@ -10,9 +10,9 @@ import tomli_w
 
 from fedwave.core.errors import BadInput
 from fedwave.experiment import Experiment
+from fedwave.pilot import Target, pilot, small
 from fedwave.planner import plan
 from fedwave.planner.forecast import PowerLaw, forecast
-from fedwave.planner.pilot import Target, pilot, small
 from fedwave.simulation import Simulation
 
 from ..helpers import JOB

@@ -56,4 +56,4 @@ def main(case: dict) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(json.loads(sys.argv[1]))))
+    json.dump(main(json.loads(sys.argv[1])), sys.stdout)

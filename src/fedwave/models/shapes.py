@@ -96,9 +96,9 @@ def activation_bytes(arch: Architecture, tokens: int, bytes_per_value: int, *, s
     per layer s h (10 + 24 a / a) and 5 a s^2 at two bytes become sums over this model's widths, so that a plain layer
     (ffn 4 h, dropout, 2 bytes) gives their equation (1), s h (34 + 5 a s / h). Adapted: grouped-query widths, gated
     feed-forward (gate, activated gate, up and product are kept), dropout masks (1 byte) only where the config has
-    dropout. Causal models add their Section 4.3: last norm, input of the output layer, and logits in 32 bit; three times
-    these, for when the backward pass begins there are the logits, the log-probabilities that cross-entropy keeps, and
-    the logits' gradient.
+    dropout. Causal models add their Section 4.3: last norm, input of the output layer, and logits in 32 bit; these
+    three times, for when the backward pass begins there are logits, log-probabilities that cross-entropy keeps, and the
+    logits' gradient.
 
     Parameters
     ----------

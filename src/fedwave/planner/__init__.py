@@ -3,20 +3,16 @@
 from fedwave.planner.changes import Change, nearest
 from fedwave.planner.constraints import Constraint, Yardsticks
 from fedwave.planner.explain import explain
-from fedwave.planner.pilot import Pilot, Target, pilot
 from fedwave.planner.rehearsal import Plan, plan
 from fedwave.planner.row import Row
 
 __all__ = [
     "Change",
     "Constraint",
-    "Pilot",
     "Plan",
     "Row",
-    "Target",
     "Yardsticks",
     "explain",
     "nearest",
-    "pilot",
     "plan",
 ]

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from fedwave.planner.changes import Change
 from fedwave.planner.needs import Needs
-from fedwave.planner.pilot import Pilot
 from fedwave.planner.radio import Spread
 from fedwave.planner.rehearsal import Plan
 from fedwave.planner.row import Row
-from fedwave.results.format import MISSING, data, duration, si
+from fedwave.results.format import data, duration, si
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -25,25 +24,6 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  {'holds' if one.margin >= 1.0 else 'BROKEN'}: {one.sentence()}"
     for assumption in plan.assumptions:
         yield f"  assumes: {assumption}"
-
-
-def pilot_lines(pilot: Pilot, plan: Plan) -> Iterator[str]:
-    """What the pilot measured, and what follows for the rounds of the plan."""
-    yield f"pilot: {pilot.rounds} rounds of {pilot.cohort} clients took {duration(pilot.wall_s)} on this machine"
-    for name, values in pilot.curves.items():
-        yield f"  {name:<10} " + " ".join(MISSING if value is None else f"{value:.4g}" for value in values)
-    if pilot.target is None or pilot.forecast is None:
-        yield f"  the plan is for the job's {plan.rounds} rounds; --target METRIC=VALUE asks how many it takes"
-        return
-    yield f"  {pilot.sentence()}"
-    found = pilot.forecast
-    for word, rounds in (("at best", found.low), ("at worst", found.high)) if not found.measured else ():
-        if rounds is not None:
-            share = rounds / plan.rounds
-            yield (
-                f"  {word:<10} {rounds} rounds: {duration(share * plan.total_s)}, "
-                f"{share * plan.total_energy_j / 3.6e6:.3g} kWh, {data(share * plan.total_bits)}"
-            )
 
 
 def explain_lines(rows: Sequence[Row]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,10 @@ from fedwave import console
 from fedwave.core.errors import BadInput
 from fedwave.experiment import Experiment
 from fedwave.models import sources
+from fedwave.planner import Plan
 from fedwave.planner.forecast import Forecast, forecast
+from fedwave.results.format import MISSING, data, duration
+from fedwave.simulation import Simulation
 
 COHORT = 8  # clients of a pilot's round at most
 
@@ -67,11 +71,30 @@ class Pilot:
         if found.rounds is None:
             agree = f" ({found.never:.0%} of refits agree)" if found.curve else ""
             return f"{goal} is not reached as far as the pilot can say, so rounds are the job's: {found.reason}{agree}"
-        span = f"{found.low} to {found.high}" if found.high is not None else f"{found.low} or more"
+        span = "hardly one gets there" if found.low is None else f"{found.low} or more"
+        span = span if found.high is None else f"{found.low} to {found.high}"
         return (
             f"{goal} takes {found.rounds} rounds (90 % of refits: {span}) by a power law through {self.rounds + 1} "
             "points; that it goes on like this, and for the job's own cohort, is an assumption"
         )
+
+    def lines(self, plan: Plan) -> Iterator[str]:
+        """What the pilot measured, and what follows for the rounds of the plan."""
+        yield f"pilot: {self.rounds} rounds of {self.cohort} clients took {duration(self.wall_s)} on this machine"
+        for name, values in self.curves.items():
+            yield f"  {name:<10} " + " ".join(MISSING if value is None else f"{value:.4g}" for value in values)
+        if self.target is None or self.forecast is None:
+            yield f"  the plan is for the job's {plan.rounds} rounds; --target METRIC=VALUE asks how many it takes"
+            return
+        yield f"  {self.sentence()}"
+        found = self.forecast
+        for word, rounds in (("at best", found.low), ("at worst", found.high)) if not found.measured else ():
+            if rounds is not None:
+                share = rounds / plan.rounds
+                yield (
+                    f"  {word:<10} {rounds} rounds: {duration(share * plan.total_s)}, "
+                    f"{share * plan.total_energy_j / 3.6e6:.3g} kWh, {data(share * plan.total_bits)}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain table."""
@@ -91,8 +114,6 @@ def pilot(experiment: Experiment, rounds: int, target: Target | None = None, *, 
     Raises :class:`BadInput` where real training is impossible here or the task does not report the target's metric,
     :class:`Infeasible` where no device can hold the training.
     """
-    from fedwave.simulation import Simulation
-
     if rounds < 1:
         raise BadInput(f"--pilot: must be 1 or more rounds, got {rounds}")
     job = small(experiment, rounds)

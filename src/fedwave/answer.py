@@ -11,7 +11,7 @@ from fedwave.experiment import Experiment
 from fedwave.planner.changes import nearest
 from fedwave.planner.constraints import Yardsticks
 from fedwave.planner.rehearsal import Plan, plan
-from fedwave.planner.show import change_lines, explain_lines, lines, pilot_lines
+from fedwave.planner.show import change_lines, explain_lines, lines
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def answer(
     told(*lines(found), sep="\n", flush=True)
     table = found.to_dict()
     if measured:
-        told(*pilot_lines(measured, found), sep="\n", flush=True)
+        told(*measured.lines(found), sep="\n", flush=True)
         table["pilot"] = measured.to_dict()
     if wishes.explain:
         from fedwave.planner.explain import explain
@@ -59,7 +59,7 @@ def answer(
 
 
 def _piloted(experiment: Experiment, wishes: Wishes, quiet: bool) -> Any:
-    from fedwave.planner.pilot import Target, pilot
+    from fedwave.pilot import Target, pilot
 
     if wishes.pilot is None:
         if wishes.target is not None:
