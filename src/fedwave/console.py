@@ -66,9 +66,13 @@ def watch(make: Callable[[Progress], Simulation], *, quiet: bool) -> tuple[Simul
     with _bar(quiet) as bar:
         simulation = _built(make, bar)
         records = []
-        for record in simulation.stream():
-            bar.round_done(record.to_dict())
-            records.append(record)
+        try:
+            for record in simulation.stream():
+                bar.round_done(record.to_dict())
+                records.append(record)
+        except KeyboardInterrupt:
+            print(f"fedwave: interrupted after {len(records)} rounds; nothing of them is kept", file=sys.stderr)
+            raise
         return simulation, records
 
 

@@ -2,6 +2,9 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +146,19 @@ def test_a_model_without_weights_is_no_pilots(fedwave_):
     assert (code, out) == (2, "") and err.startswith("fedwave: --pilot trains for real: model 'llama-3.1-8b'")
     with pytest.raises(BadInput):
         Target.parse("=1")
+
+
+def test_ctrl_c_ends_it_with_a_sentence(tmp_path):
+    (tmp_path / "toy.toml").write_text(tomli_w.dumps(toy().to_table()))
+    command = [sys.executable, "-m", "fedwave.cli", "plan", "toy.toml", "--pilot", "1000000"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
+        next(line for line in process.stdout if line.split()[:1] == ["1"])  # two rounds are over
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        said = process.stderr.read()
+    assert process.returncode == 130 and "Traceback" not in said
+    assert "fedwave: interrupted after" in said
