@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedwave import console
+from fedwave import console, planner
 from fedwave.core.errors import BadInput
 from fedwave.experiment import Experiment
 from fedwave.planner.changes import nearest
 from fedwave.planner.constraints import Yardsticks
-from fedwave.planner.rehearsal import Plan, plan
+from fedwave.planner.rehearsal import Plan
 from fedwave.planner.show import change_lines, explain_lines, lines
 
 
@@ -35,7 +35,7 @@ def answer(
     measured = _piloted(experiment, wishes, quiet)
     if measured and measured.forecast and measured.forecast.rounds:
         experiment = replace(experiment, rounds=measured.forecast.rounds)
-    found = plan(experiment, yardsticks=yardsticks)
+    found = planner.plan(experiment, yardsticks=yardsticks)
     if measured and (sentence := measured.sentence()):
         found = replace(found, assumptions=(f"rounds: {sentence}", *found.assumptions))
     told(*lines(found), sep="\n", flush=True)
