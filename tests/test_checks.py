@@ -35,6 +35,29 @@ def test_lora_update_of_tinyllama_takes_2_3_seconds():
     assert seconds == pytest.approx(2.3, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("model", "rank", "size"), [("tiny-llama-1.1b", 16, 9_011_200), ("llama-3.2-3b", 8, 9_175_040)]
+)
+def test_lora_payloads_of_the_field(model, rank, size):
+    """Query and value projections in float32: published sizes of an upload, in bytes."""
+    adapter = {"name": "lora", "rank": rank, "targets": ["q_proj", "v_proj"]}
+    found = planner.plan(job(model=model, adapter=adapter))
+    assert found.uplink_bits_per_client == found.downlink_bits_per_client == 8 * size
+    assert found.trainable_parameters == size // 4
+    assert found.uplink_s == pytest.approx(8 * size / (UPLINK_MBPS * 1e6))
+
+
+def test_lora_of_roberta_base_has_294_912_values():
+    """12 layers x 2 projections x rank 8 x (768 + 768), beside the head of a classifier."""
+    task = {"name": "text-classification", "model": "roberta-base", "data": "chatterbot", "text_field": "prompt",
+            "label_field": "topic", "adapter": {"name": "lora", "rank": 8, "targets": ["query", "value"]}}  # fmt: skip
+    experiment = Experiment.parse({"task": task, "fleet": {"mix": {"rtx-4090": 1.0}}})
+    spec, found = experiment.setting().spec, planner.plan(experiment)
+    head = sum(leaf.size for name, leaf in spec.trainable.items() if name.startswith("head."))
+    assert found.trainable_parameters - head == 294_912
+    assert found.uplink_bits_per_client == 32 * (294_912 + head)
+
+
 def test_full_upload_of_tinyllama_in_fp16_takes_563_seconds():
     """1.1 B parameters in two bytes are 2.2 GB: 563 s. Full updates here are fp32, hence twice that."""
     experiment = job(adapter="full")

@@ -109,6 +109,11 @@ def plan(
     max_battery: Annotated[float, typer.Option(help="Share of a battery that a client may spend on a round.")] = 0.05,
     max_airtime: Annotated[float, typer.Option(help="Share of the uplink carrier that a round may take.")] = 1.0,
     changes: Annotated[bool, typer.Option(help="Look for changes that would make an unsuitable job suitable.")] = True,
+    explain: Annotated[bool, typer.Option("--explain", help="How each number comes about, with its source.")] = False,
+    pilot: Annotated[int | None, typer.Option(metavar="N", help="Play N real rounds of a small cohort first.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="METRIC=VALUE", help="Plan the rounds that this takes, judged by the pilot.")
+    ] = None,
     map_: Annotated[bool, typer.Option("--map", help="Ask it of many models, methods, networks, devices.")] = False,
     models_: Annotated[str, typer.Option("--models", help="With --map: names and globs, with commas.")] = "all",
     methods: Annotated[str, typer.Option(help="With --map: recipes, 'job', or a TOML file of recipes.")] = "all",
@@ -124,15 +129,16 @@ def plan(
 
     Exit code 3 where it cannot work. With --map: of every model, method, network and device, as a table and a page.
     """
+    from fedwave.answer import Wishes, answer
     from fedwave.experiment import Experiment
-    from fedwave.planner import Yardsticks, nearest
-    from fedwave.planner import plan as make_plan
-    from fedwave.planner.show import change_lines, lines
+    from fedwave.planner import Yardsticks
 
     if job is None:
         raise BadInput("plan needs a job file")
     experiment, yardsticks = Experiment.load(job, overrides), Yardsticks(max_days, max_battery, max_airtime)
     if map_:
+        if explain or pilot is not None or target is not None:
+            raise BadInput("--explain, --pilot and --target are for the plan of one job, not for plan --map")
         wanted = {"models": models_, "methods": methods, "networks": networks, "devices": devices}
         beside = job.parent if os.access(job.parent, os.W_OK) else Path()
         page = html or (None if as_json else beside / "map.html")
@@ -141,13 +147,11 @@ def plan(
         return
     if csv or html or {models_, methods, networks, devices} != {"all"}:
         raise BadInput("--models, --methods, --networks, --devices, --csv and --html are for plan --map")
-    result = make_plan(experiment, yardsticks=yardsticks)
-    found = nearest(experiment, result, yardsticks) if changes and result.verdict != "suitable" else None
+    wishes = Wishes(explain, changes, pilot, target)
+    found, table = answer(experiment, yardsticks, wishes, printed=not as_json, quiet=as_json or quiet)
     if as_json:
-        _print_json(result.to_dict() | {"changes": [vars(one) for one in found or []]})
-    else:
-        print(*lines(result), *([] if found is None else change_lines(found)), sep="\n")
-    if not result.feasible:
+        _print_json(table)
+    if not found.feasible:
         raise typer.Exit(3)
 
 

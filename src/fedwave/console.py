@@ -17,6 +17,7 @@ from fedwave.results.format import MISSING, data, duration, si
 from fedwave.results.table import COLUMNS, cells, metrics, number
 
 if TYPE_CHECKING:
+    from fedwave.core.types import RoundRecord
     from fedwave.simulation import Run, Simulation
 
 Progress = Callable[[int, int], None]
@@ -48,15 +49,8 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
 def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
     """Build a simulation and play it with a progress bar and a line per round; a stop saves and raises."""
-    from fedwave.models import sources
-
     with _bar(quiet) as bar:
-        with sources.telling(bar.say):
-            simulation = make(bar.part("preparing"))
-        if dropped := simulation.session.learner.dropped:
-            bar.say(f"{dropped} training rows hold nothing to learn within max_tokens and are left out")
-        bar.say(f"engine: {simulation.session.choice.why}")
-        bar.rounds(simulation.setting.rounds, simulation.world.round, simulation.initial)
+        simulation = _built(make, bar)
         folder = simulation.folder.path if simulation.folder else ""
         try:
             with stopping() as stop:
@@ -65,6 +59,34 @@ def play(make: Callable[[Progress], Simulation], *, quiet: bool) -> Run:
         except DiskError as error:
             raise DiskError(f"{error}; nothing is lost: fedwave run --resume {folder} goes on from there") from error
         return simulation.result()
+
+
+def watch(make: Callable[[Progress], Simulation], *, quiet: bool) -> tuple[Simulation, list[RoundRecord]]:
+    """Build a simulation without a run folder and play it, with progress; Ctrl-C stops at once, nothing is saved."""
+    with _bar(quiet) as bar:
+        simulation = _built(make, bar)
+        records = []
+        try:
+            for record in simulation.stream():
+                bar.round_done(record.to_dict())
+                records.append(record)
+        except KeyboardInterrupt:
+            print(f"fedwave: interrupted after {len(records)} rounds; nothing of them is kept", file=sys.stderr)
+            raise
+        return simulation, records
+
+
+def _built(make: Callable[[Progress], Simulation], bar: _Bar) -> Simulation:
+    """The simulation, and what is to be said before its rounds begin."""
+    from fedwave.models import sources
+
+    with sources.telling(bar.say):
+        simulation = make(bar.part("preparing"))
+    if dropped := simulation.session.learner.dropped:
+        bar.say(f"{dropped} training rows hold nothing to learn within max_tokens and are left out")
+    bar.say(f"engine: {simulation.session.choice.why}")
+    bar.rounds(simulation.setting.rounds, simulation.world.round, simulation.initial)
+    return simulation
 
 
 def _rounds(simulation: Simulation, bar: _Bar, stop: Callable[[], bool]) -> None:
@@ -167,6 +189,13 @@ def _bar(quiet: bool) -> Iterator[_Bar]:
 
 
 @contextlib.contextmanager
+def counting(what: str, *, quiet: bool) -> Iterator[Progress]:
+    """A bar for what is done step by step, on a terminal; elsewhere nothing."""
+    with _bar(quiet) as bar:
+        yield bar.part(what)
+
+
+@contextlib.contextmanager
 def working(what: str, *, quiet: bool) -> Iterator[None]:
     """Say what is being done; a spinner on a terminal."""
     with _bar(quiet) as bar:
@@ -175,13 +204,6 @@ def working(what: str, *, quiet: bool) -> Iterator[None]:
         else:
             bar.part(what)
         yield
-
-
-@contextlib.contextmanager
-def counting(what: str, *, quiet: bool) -> Iterator[Progress]:
-    """A callback ``(done, total)``; a bar on a terminal."""
-    with _bar(quiet) as bar:
-        yield bar.part(what)
 
 
 def fetch(name: str, *, quiet: bool = False) -> Path:

@@ -179,9 +179,14 @@ def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Experiment)
 
 
+@lru_cache(maxsize=None)
+def _number(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(typing.get_type_hints(Experiment, include_extras=True)[name])
+
+
 def _check_number(name: str, value: Any) -> None:
     try:
-        TypeAdapter(typing.get_type_hints(Experiment, include_extras=True)[name]).validate_python(value)
+        _number(name).validate_python(value)
     except ValidationError as error:
         text = error.errors(include_url=False)[0]["msg"]
         raise BadInput(f"{name}: {text[:1].lower()}{text[1:]}, got {value!r:.60}") from None

@@ -69,16 +69,16 @@ def test_a_mixture_counts_the_experts_that_a_token_uses() -> None:
 
 
 def test_activations_of_a_plain_layer_are_korthikanti_equation_1() -> None:
-    """GPT-2: ffn 4 h, dropout: s h (34 + 5 a s / h) a layer at two bytes; then 4 s h (two inputs) + 4 s v (logits)."""
+    """GPT-2: ffn 4 h, dropout: s h (34 + 5 a s / h) a layer at two bytes; then 4 s h (two inputs) + 12 s v (logits)."""
     s, h, a = 12, 16, 4
-    expected = 3 * s * h * (34 + 5 * a * s / h) + 4 * s * h + 4 * s * 50
+    expected = 3 * s * h * (34 + 5 * a * s / h) + 4 * s * h + 3 * 4 * s * 50
     assert activation_bytes(architecture(GPT2), s, 2) == pytest.approx(expected)
 
 
 def test_activations_of_a_gated_grouped_layer_by_hand() -> None:
     """Llama, no dropout, 4 bytes: norms 32, attention in 16, q 16, k and v 16, mix 16, ffn in 16, gated part 4 x 24."""
     s, values = 12, 32 + 16 + 16 + 16 + 16 + 16 + 96
-    head = s * (2 * 16 * 4 + 4 * 50)
+    head = s * (2 * 16 * 4 + 3 * 4 * 50)
     arch = architecture(LLAMA)
     assert activation_bytes(arch, s, 4, scores=False) == 2 * 4 * s * values + head
     assert activation_bytes(arch, s, 4) == 2 * 4 * (s * values + 4 * s * s) + head

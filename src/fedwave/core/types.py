@@ -251,7 +251,9 @@ class Delivery:
     on digital links), ``status [C]`` an index into
     :data:`STATUSES`. ``downlink_s``, ``compute_s``, ``uplink_s``, ``wait_s`` ``[C]`` are each client's parts (NaN where
     it never got that far); ``finish_s [C]`` when its update was in; ``round_s`` when the round ended.
-    ``radio_j [C]``, ``compute_j [C]`` are joules; ``*_sent_bits [C]`` bits that went on the air, lost ones included;
+    ``radio_j [C]``, ``compute_j [C]`` are joules, ``radio_parts_j`` by what they are for (``setup``:
+    connecting and waiting for grants, ``air``: power while receiving and sending, ``bits``: what each bit adds,
+    ``tail``); ``*_sent_bits [C]`` bits that went on the air, lost ones included;
     ``airtime`` the client-seconds on the air; ``radio_last_s [C]`` when each radio was last used,
     in seconds of the round (``-inf``: not at all; ``None``: the network has no radio to keep awake).
     ``access_s [C]`` seconds of its parts that a client spent connecting. What a network with a radio adds: ``cell [C]``
@@ -291,13 +293,16 @@ class Delivery:
     remembered: Mapping[str, Floats] = field(default_factory=dict)
     shortfall: str = ""
     qos: tuple[dict[str, Any], ...] = ()
+    radio_parts_j: Mapping[str, Floats] = field(default_factory=dict)
     noise: AirNoise | None = None
     up_symbols: Floats | None = None
 
     def take(self, index: Any) -> Delivery:
         """What concerns the given positions of the cohort; figures of the whole round stay what they are."""
-        own = {name: value[index] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        return replace(self, **own, remembered={name: value[index] for name, value in self.remembered.items()})
+        own: dict[str, Any] = {name: v[index] for name, v in vars(self).items() if isinstance(v, np.ndarray)}
+        for name in ("remembered", "radio_parts_j"):
+            own[name] = {key: value[index] for key, value in getattr(self, name).items()}
+        return replace(self, **own)
 
     @property
     def heard(self) -> Bools:

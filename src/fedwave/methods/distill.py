@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -16,8 +17,6 @@ from fedwave.methods.method import Method, State
 from fedwave.methods.optimizers import Optimizer, Sgd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fedwave.core.keys import Key
     from fedwave.methods.sides import Clients, Server
 
@@ -46,6 +45,11 @@ class Distill(Method):
     server_trainer: Annotated[Optimizer, part("optimizer")] = Sgd(lr=0.1)
     batch_size: Count = 32
 
+    formulas: ClassVar[Mapping[str, str]] = {
+        **Method.formulas,
+        "flops": "(rows + method_digest_steps * min(method_batch_size, method_samples)) * "
+        "(forward_flops + backward_flops) + method_samples * forward_flops",
+    }
     cite: ClassVar[str] = "Li & Wang, FedMD: Heterogenous Federated Learning via Model Distillation, arXiv 1910.03581"
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,8 +15,6 @@ from fedwave.core.types import Cohort, Floats, Leaf, Message, Part, Replies, Sch
 from fedwave.methods.method import Method, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fedwave.methods.sides import Clients, Server
 
 
@@ -42,6 +41,12 @@ class FedKSeed(Method):
         "18 Kilobytes, ICML 2024"
     )
     trains_by_gradient: ClassVar[bool] = False
+    formulas: ClassVar[Mapping[str, str]] = {
+        **Method.formulas,
+        "method": "4 * trainable_parameters",
+        "activations": "batch_size * inference_bytes",
+        "flops": "2 * rows * forward_flops",
+    }
 
     def check(self, spec: Spec) -> None:
         """The scalars reproduce plain descent only."""

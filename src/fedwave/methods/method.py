@@ -64,6 +64,16 @@ class Method:
     cite: ClassVar[str] = ""
     heterogeneous_rank: ClassVar[bool] = False
     trains_by_gradient: ClassVar[bool] = True
+    formulas: ClassVar[Mapping[str, str]] = {
+        "weights": "base_bytes + 4 * trainable_parameters",
+        "gradients": "4 * trained_values",
+        "optimizer": "4 * trained_values * optimizer_slots",
+        "method": "4 * kept_values",
+        "activations": "batch_size * activation_bytes",
+        "flops": "rows * (forward_flops + backward_flops)",
+        "storage": "base_bytes + 4 * (trainable_parameters + kept_values)",
+    }
+    """:meth:`memory_bytes` and :meth:`flops` in words of a plan's explanation; fields of a method with ``method_``."""
 
     # ---- what planning needs (no torch) ----------------------------------------------------------------------------
 

@@ -21,6 +21,14 @@ def from_meta(config: Mapping[str, Any]) -> Architecture:
         import transformers as hf
     except ImportError:
         raise BadInput(f"the shapes of a {config['model_type']!r} model need the package transformers") from None
+    kind = config["model_type"]
+    if kind not in (known := set(hf.CONFIG_MAPPING.keys())):
+        from fedwave.models.shapes import FAMILIES
+
+        raise BadInput(
+            f"model_type {kind!r} is not known: neither to fedwave ({', '.join(sorted(FAMILIES))}), nor to "
+            f"transformers {hf.__version__}, which knows {len(known)}"
+        )
     table = {key: value for key, value in config.items() if key != "model_type"}
     loader = hf.AutoModelForCausalLM if _is_causal(config) else hf.AutoModel
     try:

@@ -18,6 +18,16 @@ from fedwave.models.rows import Architecture, Config, Shape
 
 FAMILIES: Mapping[str, Callable[[Config], Architecture]] = {**DECODERS, **GPTS, **ENCODERS}
 
+_SIZES = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers"), 10_000),
+    **dict.fromkeys(("hidden_size", "n_embd", "dim", "intermediate_size", "n_inner", "hidden_dim"), 10**7),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "head_dim"), 10**7),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_key_value_heads", "num_kv_heads"), 10**6),
+    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok"), 10**6),
+    **dict.fromkeys(("vocab_size", "max_position_embeddings", "n_positions", "image_size", "patch_size"), 10**9),
+}
+"""Sizes by their keys in configs, and the largest that is believed."""
+
 _QUERY_VALUE = (
     ("q_proj", "v_proj"),
     ("query", "value"),
@@ -34,18 +44,33 @@ _QUERY_VALUE = (
 def architecture(config: Mapping[str, Any]) -> Architecture:
     """Shapes of the model that ``config`` (the content of a ``config.json``) describes.
 
-    Raises :class:`BadInput` where ``model_type`` or a size is missing. A ``model_type`` that :data:`FAMILIES` does not
-    list needs transformers and is instantiated without memory (:func:`fedwave.models.meta.from_meta`).
+    Raises :class:`BadInput` where ``model_type`` or a size is missing, or a size is none. A ``model_type`` that
+    :data:`FAMILIES` does not list needs transformers and is instantiated without memory
+    (:func:`fedwave.models.meta.from_meta`).
     """
     kind = config.get("model_type")
     if not isinstance(kind, str):
         raise BadInput("the model's config has no model_type")
     listed = kind in FAMILIES and not config.get("use_swiglu_ffn")  # DINOv2 giant has a feed-forward part of its own
+    _check_sizes(config)
     if listed:
-        return FAMILIES[kind](Config(config))
+        try:
+            return FAMILIES[kind](Config(config))
+        except BadInput:
+            raise
+        except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+            raise BadInput(f"the config of a {kind} model has an entry that is no size of one: {error}") from None
     from fedwave.models.meta import from_meta
 
     return from_meta(config)
+
+
+def _check_sizes(config: Mapping[str, Any]) -> None:
+    """Raise :class:`BadInput` for a size that is no count, or beyond all models."""
+    for key, most in _SIZES.items():
+        value = config.get(key)
+        if value is not None and (type(value) is not int or not 1 <= value <= most):
+            raise BadInput(f"the model's {key} must be a whole number from 1 to {most:,}, got {value!r:.60}")
 
 
 def parameter_count(arch: Architecture) -> int:
@@ -71,7 +96,9 @@ def activation_bytes(arch: Architecture, tokens: int, bytes_per_value: int, *, s
     per layer s h (10 + 24 a / a) and 5 a s^2 at two bytes become sums over this model's widths, so that a plain layer
     (ffn 4 h, dropout, 2 bytes) gives their equation (1), s h (34 + 5 a s / h). Adapted: grouped-query widths, gated
     feed-forward (gate, activated gate, up and product are kept), dropout masks (1 byte) only where the config has
-    dropout. Causal models add their Section 4.3: last norm, input of the output layer, and logits in 32 bit.
+    dropout. Causal models add their Section 4.3: last norm, input of the output layer, and logits in 32 bit; these
+    three times, for when the backward pass begins there are logits, log-probabilities that cross-entropy keeps, and the
+    logits' gradient.
 
     Parameters
     ----------
@@ -87,7 +114,7 @@ def activation_bytes(arch: Architecture, tokens: int, bytes_per_value: int, *, s
         masks += arch.heads * tokens**2 * arch.dropout
     total = arch.layers * (values * bytes_per_value + masks)
     if arch.kind == "causal-lm":
-        total += tokens * (2 * hidden * bytes_per_value + 4 * arch.vocab)
+        total += tokens * (2 * hidden * bytes_per_value + 3 * 4 * arch.vocab)
     return float(total)
 
 

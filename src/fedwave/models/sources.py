@@ -1,5 +1,7 @@
 """Where a model comes from: a local folder, the local cache, the Hugging Face hub, or (two demo models) a package.
 
+Planning reads the shapes from a config alone, so that there a file such as ``path/to/config.json`` is a model too.
+
 ``config`` needs no weights and no torch; ``resolve`` gives a folder that ``from_pretrained`` loads; ``fetch`` fills the
 cache: ``$FEDWAVE_CACHE/models/NAME``, by default ``~/.cache/fedwave/models/NAME``.
 """
@@ -7,6 +9,7 @@ cache: ``$FEDWAVE_CACHE/models/NAME``, by default ``~/.cache/fedwave/models/NAME
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
 import re
@@ -54,20 +57,25 @@ def is_cached(name: str) -> bool:
 
 
 def config(name: str) -> dict[str, Any]:
-    """The ``config.json`` of model ``name`` as a dictionary: folder, cache, catalogue, hub, in this order.
+    """The ``config.json`` of model ``name`` as a dictionary: file, folder, cache, catalogue, hub, in this order.
 
     Raises :class:`BadInput` naming the ways there are.
     """
-    for folder in (Path(name).expanduser(), cache_folder(name)):
-        if (folder / "config.json").is_file():
-            return _read(folder / "config.json")
+    for file in (_local(name), _local(name) / "config.json", cache_folder(name) / "config.json"):
+        if file.is_file():
+            return _read(file)
     entry = catalogue.lookup(name)
     if entry is not None:
         return dict(entry.config)
     hub = _hub_id(name)
     file = _hub_config(hub) if hub else None
     if file is None:
-        raise not_found(name)
+        near = difflib.get_close_matches(name.lower(), catalogue.names(), n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise BadInput(
+            f"{not_found(name)}; to plan a model that `fedwave list models` does not list{hint}, download its "
+            "config.json and name that file: task.model=path/to/config.json"
+        )
     return _read(Path(file))
 
 
@@ -76,7 +84,7 @@ def resolve(name: str, *, fetch: bool = True) -> Path:
 
     Raises :class:`BadInput` naming the ways there are.
     """
-    for folder in (Path(name).expanduser(), cache_folder(name)):
+    for folder in (_folder(_local(name)), cache_folder(name)):
         if _complete(folder):
             return folder.resolve()
     hub = _hub_id(name)
@@ -113,6 +121,19 @@ def _obtain(name: str, progress: Progress) -> Path:
         if not _complete(target):
             _fill(name, target, online, progress)
     return target.resolve()
+
+
+def _local(name: str) -> Path:
+    """``name`` as a path; raises :class:`BadInput` for the home of a user who is not known here."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"model {name!r}: {error}") from None
+
+
+def _folder(path: Path) -> Path:
+    """The folder of a model that is named by its ``config.json``."""
+    return path.parent if path.name == "config.json" and path.is_file() else path
 
 
 def not_found(name: str) -> BadInput:
@@ -158,8 +179,8 @@ def _complete(folder: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(path.read_text())
-    except ValueError as error:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not valid JSON: {error}") from None
     if not isinstance(table, dict):
         raise BadInput(f"{path} must hold a JSON object")

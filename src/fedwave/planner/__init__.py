@@ -2,6 +2,17 @@
 
 from fedwave.planner.changes import Change, nearest
 from fedwave.planner.constraints import Constraint, Yardsticks
+from fedwave.planner.explain import explain
 from fedwave.planner.rehearsal import Plan, plan
+from fedwave.planner.row import Row
 
-__all__ = ["Change", "Constraint", "Plan", "Yardsticks", "nearest", "plan"]
+__all__ = [
+    "Change",
+    "Constraint",
+    "Plan",
+    "Row",
+    "Yardsticks",
+    "explain",
+    "nearest",
+    "plan",
+]

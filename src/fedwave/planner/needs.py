@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ class Needs:
     usable_memory_bytes : of the device, for an application.
     storage_bytes : of the base model, the trained part and what the method keeps between rounds.
     flops, compute_s, compute_j : of the training; ``training_efficiency`` the share of the peak that it reaches.
-    radio_j : set-up, transfers and tail.
+    rows, steps : that a client trains on, and makes; ``traffic_bytes`` of memory that this reads and writes.
+    radio_j : set-up, transfers and tail; ``radio_parts_j`` part by part (:class:`~fedwave.core.types.Delivery`).
     battery_share : of a full battery, radio and training together; ``None`` on mains.
     device_storage_bytes, battery_j : of the device; ``None`` where it has no limit.
     tokens_per_j : trained per joule of training: tokens/s/W.
@@ -47,6 +48,10 @@ class Needs:
     tokens_per_j: float
     seconds_factor: float = 1.0
     joules_factor: float = 1.0
+    rows: float = 0.0
+    steps: float = 0.0
+    traffic_bytes: float = 0.0
+    radio_parts_j: dict[str, float] = field(default_factory=dict)
 
     @property
     def peak_memory_bytes(self) -> float:
@@ -76,7 +81,8 @@ def _of_class(setting: Setting, index: int, mine: list[tuple[Turn, Bools]]) -> N
     radio_j = mean([turn.delivery.radio_j[who] for turn, who in mine])
     flops = mean([_flops(turn)[who] for turn, who in mine])
     unsure = left_open(setting.fleet.names[index], device)
-    tokens = spec.tokens * mean([turn.cohort.rows[who] for turn, who in mine])
+    rows = mean([turn.cohort.rows[who] for turn, who in mine])
+    parts = {name: mean([t.delivery.radio_parts_j[name][who] for t, who in mine]) for name in _parts(mine)}
     return Needs(
         clients=int((setting.population.device == index).sum()),
         memory_bytes=method.memory_bytes(spec, setting.batch_size),
@@ -90,10 +96,19 @@ def _of_class(setting: Setting, index: int, mine: list[tuple[Turn, Bools]]) -> N
         radio_j=radio_j,
         battery_j=device.battery_j,
         battery_share=None if device.battery_j is None else (compute_j + radio_j) / device.battery_j,
-        tokens_per_j=tokens / compute_j if compute_j > 0.0 else 0.0,
+        tokens_per_j=spec.tokens * rows / compute_j if compute_j > 0.0 else 0.0,
+        rows=rows,
+        steps=mean([turn.cohort.steps[who] for turn, who in mine]),
+        traffic_bytes=mean([np.broadcast_to(turn.work.touched_bytes, len(turn.cohort))[who] for turn, who in mine]),
+        radio_parts_j=parts,
         seconds_factor=unsure.seconds,
         joules_factor=unsure.joules,
     )
+
+
+def _parts(mine: list[tuple[Turn, Bools]]) -> list[str]:
+    """Names of the parts of the radio's energy; none where a network has no radio to speak of."""
+    return list(mine[0][0].delivery.radio_parts_j)
 
 
 def _flops(turn: Turn) -> np.ndarray:

@@ -9,6 +9,7 @@ from fedwave.planner.needs import Needs
 from fedwave.planner.radio import Spread
 from fedwave.planner.ranges import Range
 from fedwave.planner.rehearsal import Plan
+from fedwave.planner.row import Row
 from fedwave.planner.server import ServerNeeds
 from fedwave.results.format import data, duration, si
 
@@ -25,6 +26,19 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  {'holds' if one.margin >= 1.0 else 'BROKEN'}: {one.sentence()}"
     for assumption in plan.assumptions:
         yield f"  assumes: {assumption}"
+
+
+def explain_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """``name = formula = value unit [source]``, part by part."""
+    part = None
+    for row in rows:
+        if row.part != part:
+            part = row.part
+            yield f"{part}:"
+        value = f"{row.value:.6g}" if isinstance(row.value, float) else str(row.value)
+        unit = "" if row.unit in ("", "1") else f" {row.unit}"
+        chain = " = ".join(text for text in (row.name, row.formula, f"{value}{unit}") if text)
+        yield f"  {chain}" + (f"  [{row.source}]" if row.source else "")
 
 
 def change_lines(changes: Sequence[Change]) -> Iterator[str]:

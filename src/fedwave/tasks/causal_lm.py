@@ -16,6 +16,7 @@ from fedwave.models import sources
 from fedwave.tasks.adapters import Adapter, Beside, Full, Lora
 from fedwave.tasks.data import Table
 from fedwave.tasks.partitions import Column, Partition, class_indices
+from fedwave.tasks.pretrained import LOGITS
 from fedwave.tasks.task import Division, Learner, Progress
 from fedwave.tasks.text import FULL_LENGTH, TextTask
 from fedwave.tasks.tokens import Tokenizer, TokenRows, dialogue_rows, language_rows
@@ -70,7 +71,7 @@ class CausalLM(TextTask):
         if arch.kind != "causal-lm":
             raise Refused(f"task causal-lm needs a causal language model; {self.model!r} is an {arch.kind}")
         width = DTYPE_BITS[self.dtype] // 8
-        return self.pretrained.spec(self.max_tokens, bytes_per_value=width, assumptions=FULL_LENGTH)
+        return self.pretrained.spec(self.max_tokens, bytes_per_value=width, assumptions=(*FULL_LENGTH, LOGITS))
 
     def prepare(self, progress: Progress | None = None) -> None:
         """See :meth:`TextTask.prepare`; the rows are tokenised too."""

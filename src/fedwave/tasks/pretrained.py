@@ -23,6 +23,9 @@ ASSUMPTIONS = (
 FROZEN_BACKWARD = (
     "backward through frozen weights costs one forward pass (input gradients only), down to the first adapted layer"
 )
+LOGITS = (
+    "the logits of all tokens are held at once, with their log-probabilities and gradient; a loss in chunks holds less"
+)
 HEAD_ONLY = "the encoder runs once on each row and its output is kept on the device: rounds are charged the head only"
 
 

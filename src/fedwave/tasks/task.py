@@ -54,6 +54,9 @@ class Task(ABC):
             kept[name] = make()
         return kept[name]
 
+    def inherit(self, other: Task) -> None:  # noqa: B027 (a hook: most tasks read little)
+        """Take over what ``other`` has read, where it would be the same here: a plan tries many similar jobs."""
+
     @abstractmethod
     def build(self, seed: int, *, public: int = 0, progress: Progress | None = None) -> Learner:
         """Model, data and partition, ready to train.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated
 
 from fedwave.core.config import Count, part
@@ -56,6 +56,17 @@ class TextTask(Source, Task):
     def ranks(self, device_names: tuple[str, ...], device: Ints) -> Ints:
         """See :meth:`Task.ranks`."""
         return self.adapter.ranks(device_names, device)
+
+    def inherit(self, other: Task) -> None:
+        """See :meth:`Task.inherit`: tables and tokens, and the model's shapes."""
+        if not isinstance(other, TextTask) or type(other) is not type(self) or other.model != self.model:
+            return
+        vars(self.pretrained)["architecture"] = other.pretrained.architecture
+        names = {one.name for one in fields(self)}
+        changed = {name for name in names if getattr(self, name) != getattr(other, name)}
+        if changed <= {"adapter", "batch_size", "dtype"}:
+            kept = {name: value for name, value in vars(other).items() if name not in names and name != "_pretrained"}
+            vars(self).update(kept)
 
     def prepare(self, progress: Progress | None = None) -> None:
         """See :meth:`Task.prepare`. A run calls it before :meth:`samples`, which depends on the tokenizer."""

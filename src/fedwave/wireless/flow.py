@@ -83,7 +83,7 @@ class Timeline:
         self.alive = takes_part.copy()
         self.late = np.zeros(count, dtype=bool)
         self.now_s = np.zeros(count)
-        self.radio_j = np.zeros(count)
+        self.parts_j = {part: np.zeros(count) for part in ("setup", "air", "bits", "tail")}
         self.access_s = np.zeros(count)
         self.airtime_s = 0.0
         self._links, self._energy, self._deadline_s = links, links.energy, deadline_s
@@ -126,8 +126,10 @@ class Timeline:
         access_w = np.where(asleep, self._energy.setup_w, self._energy.tail_w)
         owed_j = self._tail_j(gap) - self._paid_j
         used = (reached | broken) & (start < deadline)
-        spent_j = np.where(used, owed_j, 0.0) + wanted * access_w * access_s
-        self.radio_j += spent_j + np.where(air_s > 0.0, watts(), 0.0) * air_s + j_per_bit * sent
+        self.parts_j["tail"] += np.where(used, owed_j, 0.0)
+        self.parts_j["setup"] += wanted * access_w * access_s
+        self.parts_j["air"] += np.where(air_s > 0.0, watts(), 0.0) * air_s
+        self.parts_j["bits"] += j_per_bit * sent
         self._paid_j = np.where(used, 0.0, self._paid_j)
         self.airtime_s += float(air_s.sum())
         self.access_s += idle_s + access_s
@@ -144,7 +146,12 @@ class Timeline:
 
     def close(self) -> None:
         """Charge the inactivity tail after each client's last transfer, whole even where the round ends before it."""
-        self.radio_j += self._tail_j(np.full(len(self.alive), np.inf)) - self._paid_j
+        self.parts_j["tail"] += self._tail_j(np.full(len(self.alive), np.inf)) - self._paid_j
+
+    @property
+    def radio_j(self) -> Floats:
+        """What the radio has spent so far, ``[C]``."""
+        return sum(self.parts_j.values(), np.zeros(len(self.alive)))
 
     def stopped_s(self) -> Floats:
         """When each client's own part ended, ``[C]``."""
@@ -264,6 +271,7 @@ class _Course:
             finish_s=np.where(arrived, line.now_s, np.inf),
             round_s=round_s,
             radio_j=line.radio_j,
+            radio_parts_j=line.parts_j,
             compute_j=self.compute_j + self.work.idle_w * wait_s,
             down_sent_bits=self.down_bits,
             up_sent_bits=self.up_bits,

@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy.special import lambertw
 
 from fedwave.core.config import Fraction, NonNegative
 from fedwave.core.keys import Key
@@ -194,6 +193,7 @@ def least_energy_shares(nats: Floats, scale: Floats, least: Floats) -> Floats:
     nats : ``ln 2`` bits / (seconds x bandwidth), > 0; ``scale`` > 0.
     least : >= 0, in all at most 1.
     """
+    from scipy.special import lambertw  # takes longer to load than a plan with another scheduler to make
 
     def shares(log_m: float) -> Floats:
         x = 1.0 + lambertw((np.exp(np.minimum(log_m - log_scale, _MOST)) - 1.0) / np.e).real
