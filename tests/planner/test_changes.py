@@ -30,7 +30,7 @@ def test_what_is_called_suitable_is(changes, binding):
         changed = experiment.to_table()
         for text in proposal.overrides:
             override(changed, text)
-        again = plan(Experiment.parse(changed), rounds=3, yardsticks=yardsticks)
+        again = plan(Experiment.parse(changed), yardsticks=yardsticks)
         assert (again.verdict, again.binding, again.round_s) == ("suitable", proposal.binding, proposal.round_s)
 
 
