@@ -79,6 +79,8 @@ def test_what_binds():
     assert binding([far, near], {"deadline": 0.3, "outage": 0.1}) == "deadline"
     broken = Constraint("energy", 1.0, 0.1, "1", hard=False)
     assert binding([far, near, broken], {"deadline": 0.3}) == broken
+    hard = Constraint("memory", 1.0, 0.8, "B")
+    assert binding([far, broken, hard], {}) == hard  # with less energy asked for it would be as unsuitable
 
 
 def test_nothing_needed_is_far_from_binding():

@@ -171,8 +171,12 @@ def judge(constraints: Sequence[Constraint], *, enough: bool, heard: float) -> V
 
 
 def binding(constraints: Sequence[Constraint], lost: Mapping[str, float]) -> Constraint | str:
-    """The constraint with the least margin; what most updates are ``lost`` to, where all hold and some are lost."""
+    """The constraint with the least margin; what most updates are ``lost`` to, where all hold and some are lost.
+
+    Of several that do not hold the hard ones come first: they make the verdict, whatever one is willing to put up with.
+    """
     broken = [one for one in constraints if one.margin < 1.0]
+    broken = [one for one in broken if one.hard] or broken
     if lost and not broken:
         return _LOST_TO[max(lost, key=lambda name: lost[name])]
     return min(broken or constraints, key=lambda one: (float(f"{one.margin:.9g}"), -one.need))

@@ -85,7 +85,7 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
         "in all",
         (
             f"{plan.rounds} round{'s' if plan.rounds != 1 else ''} in {duration(plan.total_s)} "
-            f"({plan.rounds_per_day:.3g} a day){rehearsed}; {data(plan.total_bits)}, "
+            f"({_number(plan.rounds_per_day)} a day){rehearsed}; {data(plan.total_bits)}, "
             f"{plan.total_energy_j / 3.6e6:.3g} kWh{cycles}"
         ),
     )
@@ -134,7 +134,7 @@ def _air(plan: Plan) -> Iterator[tuple[str, str]]:
         yield (
             "airtime",
             (
-                f"{air.block_s:.3g} resource-block seconds a round, {air.share:.0%} of the uplink carrier; "
+                f"{_number(air.block_s)} resource-block seconds a round, {air.share:.0%} of the uplink carrier; "
                 f"{air.left_share:.0%} is left to others"
             ),
         )
@@ -164,3 +164,7 @@ def _times(margin: float) -> str:
 
 def _count(number: int) -> str:
     return si(float(number), "").strip()
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000.0 else f"{value:.3g}"
