@@ -32,6 +32,7 @@ JOBS = {
                     "task": job()["task"] | {"adapter": LORA | {"rank": {"phone": 2, "laptop": 4, "nvidia-h100": 8}}}},
     "full": {"task": job()["task"] | {"adapter": "full"}, "network": {"name": "leo"}},
     "distill": {"task": CLASSIFIER | {"adapter": "head"}, "method": {"name": "distill", "samples": 16}},
+    "too long": {"rounds": 100_000, "task": job()["task"] | {"adapter": "full"}, "network": {"name": "leo"}},
     "too large": {"task": job()["task"] | {"model": "llama-3.1-8b"}, "fleet": {"mix": {"phone-mid": 1.0}}},
     "toy": {"task": TOY, "method": {"name": "fedprox"}, "network": {"name": "nb-iot"}},
     "air": {"task": TOY, "method": {"name": "fedavg"}, "network": {"name": "cell", "uplink": "aircomp"}},

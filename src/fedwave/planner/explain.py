@@ -216,6 +216,16 @@ def _totals(plan: Plan) -> Iterator[Row]:
     yield Row(part, "total_bits", plan.total_bits, "bit", "", f"rounds * cohort * ({each})")
 
 
+# Where the need and what there is come from, and the formula of the latter.
+_DEVICES = ("of the client that a tenth are worse off than", "device or yardstick", "")
+_SOURCES = {
+    **dict.fromkeys(("memory", "storage", "energy"), _DEVICES),
+    "airtime": ("airtime of a round over that of the cells in use", "--max-airtime", ""),
+    "server memory": ("of the server, all parts", "server.device", ""),
+}
+_PART = ("of the part by itself, connecting apart", "what the other parts leave", "budget_s - (path_s - need)")
+
+
 def _constraints(setting: Setting, plan: Plan, yardsticks: Yardsticks) -> Iterator[Row]:
     deadline = setting.federation.deadline_s
     yield Row("yardsticks", "max_days", yardsticks.days, "d", "--max-days")
@@ -224,16 +234,15 @@ def _constraints(setting: Setting, plan: Plan, yardsticks: Yardsticks) -> Iterat
     budget = deadline or yardsticks.days * DAY_S / plan.rounds
     source, formula = ("federation.deadline_s", "") if deadline else ("", "max_days * day_s / rounds")
     yield Row("yardsticks", "budget_s", budget, "s", source or "what a round may take", formula)
-    yield Row("yardsticks", "path_s", plan.downlink_s + plan.compute_s + plan.uplink_s, "s", "critical path",
-              "downlink_s + compute_s + uplink_s")  # fmt: skip
-    timed = ("downlink", "compute", "uplink", "access")
+    path_s = plan.downlink_s + plan.compute_s + plan.uplink_s
+    yield Row("yardsticks", "path_s", path_s, "s", "critical path", "downlink_s + compute_s + uplink_s")
     for one in plan.constraints:
         part = f"constraint {one.name}"
-        what = "of the part by itself, connecting apart" if one.name in timed else "of the client at a tenth from below"
-        yield Row(part, "need", one.need, one.unit, what)
-        have = "max(budget_s - (path_s - need), 0)" if one.name in timed else ""
-        origin = "what the other parts leave" if have else "device or yardstick"
-        yield Row(part, "have", one.have, one.unit, origin, have)
+        needs, have, formula = _SOURCES.get(one.name, _PART)
+        if formula and budget <= path_s - one.need:
+            have, formula = "its share: the other parts alone take too long", "need * budget_s / path_s"
+        yield Row(part, "need", one.need, one.unit, needs)
+        yield Row(part, "have", one.have, one.unit, have, formula)
         plain = one.need > 0.0 and one.have / one.need < 1e9 and one.margin != 1.0
         yield Row(part, "margin", one.margin, "1", "holds from 1 on; at most 1e9", "have / need" if plain else "")
 
