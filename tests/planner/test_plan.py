@@ -48,12 +48,14 @@ def test_memory_part_by_part():
 
 def test_totals():
     found = plan(Experiment.parse(job()))
-    per_round = found.uplink_bits_per_client + found.downlink_bits_per_client
-    assert found.total_bits == pytest.approx(per_round * 6 * 10)
+    assert found.delivered_share == 1.0 and found.total_bits == pytest.approx(
+        (found.uplink_bits_per_client + found.downlink_bits_per_client) * 6 * 10
+    )
     assert found.rounds_per_day == pytest.approx(86_400 / found.round_s)
     assert found.total_s == pytest.approx(10 * found.round_s)
     phone = found.devices["phone"]
-    assert phone.battery_share == pytest.approx((phone.compute_j + phone.radio_j) / phone.battery_j)
+    assert phone.battery_share == pytest.approx((phone.charged_j + phone.radio_j) / phone.battery_j)
+    assert phone.charged_j >= phone.compute_j * (1.0 - 1e-9)
     # A client is in 6 of 21 rounds.
     assert found.battery_cycles == pytest.approx(phone.battery_share * 10 * 6 / 21)
     assert phone.tokens_per_j == pytest.approx(3 * 4 * 64 / phone.compute_j, rel=0.2)  # last batches may be smaller

@@ -54,7 +54,7 @@ def test_a_server_that_trains_needs_room_for_it():
     found = plan(toy(method=method)).server
     assert found.memory_bytes == {
         "weights": 4_000.0, "updates": 4.0 * 64, "optimizer": 4_000.0, "activations": 16 * 4.0 * 1_001,
-        "gradients": 4_000.0, "method": 4.0 * 64,
+        "gradients": 4_000.0, "method": 4.0 * 64, "step": 0.0,
     }  # fmt: skip
     assert found.peak_memory_bytes == sum(found.memory_bytes.values())
     assert found.flops == 5 * 16 * 4_000 + 2 * 4 * 64

@@ -143,6 +143,42 @@ def called(setting: Setting, world: World) -> Cohort:
     return cohort_of(setting, world, setting.sampler.select(available, key.fold("sample")))
 
 
+def booked(setting: Setting, world: World, like: Turn) -> World:
+    """The world after a round that is not looked at: its cohort gets the broadcast, all else is as in ``like``.
+
+    Clients spend what those with the same class of device spent there, and as many are heard. Nobody moves, and
+    schedulers remember nothing of it.
+    """
+    cohort, was = called(setting, world), like.delivery
+    spent_j = _by_class(like.cohort.device, was.radio_j + was.compute_j, len(setting.fleet.names))
+    battery_j, last = world.battery_j.copy(), world.last_round.copy()
+    battery_j[cohort.ids] = np.maximum(battery_j[cohort.ids] - spent_j[cohort.device], 0.0)
+    last[cohort.ids] = world.round
+    everybody = np.ones(len(cohort), dtype=bool)
+    heard = float(was.heard.mean()) if len(was.heard) else 0.0
+    change = heard * setting.method.base_bits(setting.spec, cohort, everybody)
+    awake_s = world.radio_until_s
+    if awake_s is not None:
+        awake_s = awake_s.copy()
+        awake_s[cohort.ids] = world.clock_s + was.round_s
+    return replace(
+        world,
+        round=world.round + 1,
+        clock_s=world.clock_s + was.round_s,
+        battery_j=battery_j,
+        last_round=last,
+        base_bits=np.append(world.base_bits, change),
+        radio_until_s=awake_s,
+    )
+
+
+def _by_class(device: Ints, values: Floats, classes: int) -> Floats:
+    """Means ``[classes]``; of all where a class was not met."""
+    count = np.bincount(device, minlength=classes)
+    total = np.bincount(device, weights=values, minlength=classes)
+    return np.where(count > 0, total / np.maximum(count, 1), values.mean() if len(values) else 0.0)
+
+
 def demand(setting: Setting) -> Compute:
     """What a round asks of every client's device, ``[N]``, were all of them in the cohort."""
     world = setting.world()

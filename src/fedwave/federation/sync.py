@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from fedwave.core.config import Count, Positive
 from fedwave.core.keys import Key
 from fedwave.core.registry import register
 from fedwave.core.types import STATUSES, Delivery, Ints, Message, Replies, RoundRecord, World
-from fedwave.federation.setting import Setting, Turn, prepare
+from fedwave.federation.setting import Setting, Turn, booked, prepare
 
 if TYPE_CHECKING:
     from fedwave.engines.cohort import Session
@@ -68,14 +68,26 @@ def play(
         yield _record(turn, replies, world, metrics, time.perf_counter() - started), world, state
 
 
-def rehearse(setting: Setting, rounds: int, *, anyhow: bool = False) -> Iterator[tuple[RoundRecord, Turn]]:
+def rehearse(
+    setting: Setting, rounds: int | Sequence[int], *, anyhow: bool = False
+) -> Iterator[tuple[RoundRecord, Turn]]:
     """:func:`play` without its training lines: what ``plan`` looks at. Every reply is taken to be finite.
 
-    ``anyhow``: as if memory and batteries sufficed (:func:`~fedwave.federation.setting.prepare`).
+    Parameters
+    ----------
+    rounds : so many from the first on; or which ones, ascending. Those between them are only booked, see
+        :func:`~fedwave.federation.setting.booked`.
+    anyhow : as if memory and batteries sufficed (:func:`~fedwave.federation.setting.prepare`).
     """
     world = setting.world()
-    for _ in range(rounds):
+    like = None
+    for number in range(rounds) if isinstance(rounds, int) else rounds:
+        if like is None and number:
+            like = prepare(setting, world, anyhow=anyhow)
+        while like is not None and world.round < number:
+            world = booked(setting, world, like)
         turn = prepare(setting, world, anyhow=anyhow)
+        like = turn if len(turn.cohort) or like is None else like
         heard = np.flatnonzero(turn.delivery.heard)
         nothing = np.full(len(turn.cohort), np.nan)
         replies = Replies(parts={}, weight=nothing[heard], position=heard, rank=turn.cohort.rank[heard], loss=nothing)

@@ -91,6 +91,7 @@ class Distill(Method):
         """With what training the server's own model takes, and the consensus."""
         return {
             **super().server_memory_bytes(spec, cohort, batch_size),
+            "step": 0.0,  # it trains its model in place
             "gradients": 4.0 * spec.trainable_parameters,
             "optimizer": 4.0 * spec.trainable_parameters * len(self.server_trainer.slots),
             "method": 4.0 * count_values(self.uplink(spec)),

@@ -147,7 +147,8 @@ class Method:
         """What the server holds at its peak, part by part, changes of the base apart.
 
         The whole model, to evaluate it on ``batch_size`` rows at a time; sums, or all replies of ``cohort`` where
-        it needs each; the server optimiser's slots.
+        it needs each; the server optimiser's slots; and while it makes a step, the new leaves and slots beside the old
+        ones, with the pseudo-gradient.
         """
         moved = sum(leaf.size for leaf in self.travelling(spec).values())
         sizes = [(sum(leaf.size for leaf in p.leaves.values()), p.reduce) for p in self.uplink(spec).values()]
@@ -155,6 +156,7 @@ class Method:
             "weights": spec.base_bytes + 4.0 * spec.trainable_parameters,
             "updates": 4.0 * sum(size * (1 if reduce == "sum" else cohort) for size, reduce in sizes),
             "optimizer": 4.0 * moved * len(self.server_optimizer.slots),
+            "step": 4.0 * moved * (2 + len(self.server_optimizer.slots)),
             "activations": batch_size * spec.inference_bytes,
         }
 

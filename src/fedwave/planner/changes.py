@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -47,31 +47,37 @@ def nearest(
     """At most three ways to suitability with as few changes as possible, the mildest first.
 
     Single ideas first, then the best of them together with others. Of an idea with several steps (rank 4, 2, 1) the
-    strongest is planned, like the job itself over fewer rounds; where it suffices, the mildest that does is proposed.
-    Where nothing makes the job suitable: what comes nearest.
+    strongest is planned, over the first rounds alone; where it suffices, the mildest that does is proposed. What is
+    proposed was planned like the job itself, over several seeds. Where nothing makes the job suitable: what is better
+    than the job ``found``.
 
     Parameters
     ----------
     progress : called with (plans made, plans at most).
     """
-    search = _Search(experiment, yardsticks, progress)
-    start = _change((), found)
-    bases: list[tuple[Steps, Change]] = [((), start)]
+    search, start = _Search(experiment, yardsticks, progress), _change((), found)
+    bases: list[tuple[Steps, Change]] = [((), search.plan(()) or start)]
     seen: list[tuple[Steps, Change]] = []
+    fallen: list[Change] = []  # suitable over the first rounds, and not over several seeds
     for _ in range(_TOGETHER):
-        good: list[tuple[Steps, Change]] = []
+        good: dict[tuple[str, ...], Change] = {}
         for steps, change in search.extended(bases):
             seen.append((steps, change))
             if change.verdict == "suitable":
-                good.append(search.fewer(steps, change))
+                confirmed = search.confirmed(steps, change)
+                (good.setdefault(confirmed.overrides, confirmed) if _suits(confirmed) else fallen.append(confirmed))
             if len(good) == _BEST:
                 break
         if good:
-            return search.confirmed(change for _, change in good)
+            return list(good.values())
         bases = _best(seen)
-    better = [one for one in bases if _score(one[1]) > _score(start)]
-    gained = [one for one in better if _RANK[one[1].verdict] > _RANK[start.verdict]]
-    return search.confirmed(search.milder(*one)[1] if one in gained else one[1] for one in better)
+    rest = [search.full(search.milder(*one)[0]) or one[1] for one in bases] + fallen
+    better = {one.overrides: one for one in sorted(rest, key=_score, reverse=True) if _score(one) > _score(start)}
+    return list(better.values())[:_BEST]
+
+
+def _suits(change: Change) -> bool:
+    return change.verdict == "suitable"
 
 
 def _best(seen: list[tuple[Steps, Change]]) -> list[tuple[Steps, Change]]:
@@ -90,6 +96,7 @@ class _Search:
     yardsticks: Yardsticks
     progress: Progress
     tried: dict[tuple[str, ...], Change | None] = field(default_factory=dict)
+    confirmations: dict[tuple[str, ...], Change | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.table = self.experiment.to_table()
@@ -136,7 +143,7 @@ class _Search:
 
     def plan(self, steps: Steps) -> Change | None:
         """The job with these steps; ``None`` where that is no valid job, or enough has been tried."""
-        overrides = tuple(text for idea, place in steps for text in idea.steps[place])
+        overrides = _overrides(steps)
         if overrides not in self.tried:
             if len(self.tried) >= _TRIED:
                 return None
@@ -144,11 +151,26 @@ class _Search:
             self.progress(len(self.tried), _TRIED)
         return self.tried[overrides]
 
-    def confirmed(self, changes: Iterable[Change]) -> list[Change]:
-        """Each once, planned as the job itself is: over several seeds, not the first rounds of its own."""
-        distinct = {change.overrides: change for change in changes}
-        found = [self._planned(overrides, rounds=None) or change for overrides, change in distinct.items()]
-        return sorted(found, key=lambda change: -_RANK[change.verdict])
+    def confirmed(self, strongest: Steps, change: Change) -> Change:
+        """The mildest way from what the first rounds ask for to ``strongest`` that suits over several seeds as well.
+
+        Else the strongest, as it is over several seeds.
+        """
+        steps, _ = self.fewer(strongest, change)
+        ways = [*_between(steps, strongest), strongest]
+        found = change
+        for way in dict.fromkeys(ways):
+            found = self.full(way) or found
+            if _suits(found):
+                break
+        return found
+
+    def full(self, steps: Steps) -> Change | None:
+        """The job with these steps, planned like the job itself."""
+        overrides = _overrides(steps)
+        if overrides not in self.confirmations:
+            self.confirmations[overrides] = self._planned(overrides, rounds=None)
+        return self.confirmations[overrides]
 
     def _planned(self, overrides: tuple[str, ...], rounds: int | None = _ROUNDS) -> Change | None:
         try:
@@ -173,6 +195,20 @@ class _Search:
         if changed.task is not self.experiment.task:
             changed.task.inherit(self.experiment.task)
         return changed
+
+
+def _overrides(steps: Steps) -> tuple[str, ...]:
+    return tuple(text for idea, place in steps for text in idea.steps[place])
+
+
+def _between(steps: Steps, strongest: Steps) -> Iterator[Steps]:
+    """From ``steps`` on, one step of one idea further at a time, as far as the ``strongest`` of them goes."""
+    most = dict(strongest)
+    yield steps
+    for at, (idea, place) in enumerate(steps):
+        for further in range(place + 1, most[idea] + 1) if idea.ordered else ():
+            steps = (*steps[:at], (idea, further), *steps[at + 1 :])
+            yield steps
 
 
 def _change(overrides: tuple[str, ...], found: Plan) -> Change:

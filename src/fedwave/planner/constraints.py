@@ -10,6 +10,7 @@ import numpy as np
 
 from fedwave.core.errors import BadInput
 from fedwave.core.types import Floats
+from fedwave.federation.setting import Setting
 from fedwave.planner.needs import Needs
 from fedwave.planner.server import ServerNeeds
 from fedwave.results.format import duration, si
@@ -50,7 +51,8 @@ class Yardsticks:
         """What a plan takes for granted."""
         return (
             f"suitable: all rounds within {self.days:g} days, at most {self.battery_share:.0%} of a battery a round, "
-            f"at most {self.airtime_share:.0%} of the uplink carrier",
+            + (f"at most {self.airtime_share:.0%}" if self.airtime_share < 1.0 else "any share")
+            + " of the uplink carrier",
         )
 
 
@@ -82,6 +84,37 @@ class Constraint:
         return f"{self.name}: needs {show(self.need)} of {show(self.have)} ({self.margin:.3g}x)"
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What the constraints of a job depend on beside what its rounds ask.
+
+    Parameters
+    ----------
+    rounds_s : that a round may take for all to end in the days there are.
+    deadline_s : after which nobody is waited for; ``None`` where there is none.
+    server_s : after the last update is in: the server's work and its way to the cloud.
+    turns : that a client takes part over the whole job.
+    charge : share of a battery that may be used up over the whole job, since nothing charges it.
+    """
+
+    rounds_s: float
+    deadline_s: float | None
+    server_s: float
+    turns: float
+    charge: float
+
+    @classmethod
+    def of(cls, setting: Setting, yardsticks: Yardsticks, *, server_s: float, cohort: float) -> Terms:
+        """Of ``setting``, with so many clients in a round."""
+        return cls(
+            rounds_s=yardsticks.days * DAY_S / setting.rounds,
+            deadline_s=setting.federation.deadline_s,
+            server_s=server_s,
+            turns=setting.rounds * cohort / max(len(setting.population), 1),
+            charge=max(setting.fleet.initial_charge - setting.fleet.min_charge, 0.0),
+        )
+
+
 def all_constraints(
     devices: Mapping[str, Needs],
     server: ServerNeeds,
@@ -89,7 +122,7 @@ def all_constraints(
     access_s: float,
     airtime_share: float,
     *,
-    budget_s: float,
+    terms: Terms,
     yardsticks: Yardsticks,
 ) -> list[Constraint]:
     """Everything that a job must keep to.
@@ -99,25 +132,34 @@ def all_constraints(
     path : mean seconds on the critical path (``downlink``, ``compute``, ``uplink``), connecting included in transfers.
     access_s : what the client that ends the round spends connecting.
     airtime_share : of the uplink carrier, while a round lasts.
-    budget_s : see :func:`time_constraints`.
     """
     return [
-        *device_constraints(devices, yardsticks),
-        *time_constraints(_apart(path, access_s), budget_s),
-        Constraint("airtime", airtime_share, yardsticks.airtime_share, "1", hard=False),
+        *device_constraints(devices, terms, yardsticks),
+        *time_constraints(_apart(path, access_s), terms),
+        *_airtime(airtime_share, yardsticks.airtime_share),
         server_constraint(server),
     ]
 
 
-def device_constraints(needs: Mapping[str, Needs], yardsticks: Yardsticks) -> list[Constraint]:
-    """Memory, storage and energy, each at the client that a tenth of all clients are worse off than."""
+def _airtime(share: float, most: float) -> list[Constraint]:
+    """None where all of the carrier may be taken: schedulers fill what is free, so that this would always be near."""
+    return [Constraint("airtime", share, most, "1", hard=False)] if most < 1.0 else []
+
+
+def device_constraints(needs: Mapping[str, Needs], terms: Terms, yardsticks: Yardsticks) -> list[Constraint]:
+    """Memory, storage and energy, each at the client that a tenth of all clients are worse off than.
+
+    Energy: what a round takes of a battery, or, where that is nearer to its bound, what the whole job takes.
+    """
     classes = list(needs.values())
     weight = np.array([one.clients for one in classes], dtype=float)
+    lasts = terms.turns * yardsticks.battery_share <= terms.charge
+    times, battery = (1.0, yardsticks.battery_share) if lasts else (terms.turns, terms.charge)
     found = []
     for name, unit, hard, pairs in (
         ("memory", "B", True, [(one.peak_memory_bytes, one.usable_memory_bytes) for one in classes]),
         ("storage", "B", True, [(one.storage_bytes, one.device_storage_bytes) for one in classes]),
-        ("energy", "1", False, [(one.battery_share, yardsticks.battery_share) for one in classes]),
+        ("energy", "1", False, [(_times(one.battery_share, times), battery) for one in classes]),
     ):
         known = [k for k, (need, have) in enumerate(pairs) if need is not None and have is not None]
         if known:
@@ -129,30 +171,40 @@ def device_constraints(needs: Mapping[str, Needs], yardsticks: Yardsticks) -> li
     return found
 
 
-def server_constraint(server: ServerNeeds) -> Constraint:
-    """The server's memory. Not hard: another device does it, or a place elsewhere where the model is evaluated."""
-    return Constraint("server memory", server.peak_memory_bytes, server.usable_memory_bytes, "B", hard=False)
-
-
-def time_constraints(parts: Mapping[str, float], budget_s: float) -> list[Constraint]:
+def time_constraints(parts: Mapping[str, float], terms: Terms) -> list[Constraint]:
     """How much longer each part of a round may take, the others being what they are.
 
-    Where these alone take too long, it is not this part that binds: it has the share of the time that it would have if
-    all parts shrank alike, which is more than what the part that is too long has. A deadline is never overstepped, so
-    that there a margin of 1 is what is seen of clients that it has cut off.
+    Clients have until the deadline, and clients and server together the days there are over the rounds; the nearer one
+    counts. Where the other parts alone take too long, it is not this part that binds: it has the share of the time that
+    it would have if all parts shrank alike, which is more than what the part that is too long has. A deadline is never
+    overstepped, so that there a margin of 1 is what is seen of clients that it has cut off.
 
     Parameters
     ----------
     parts : seconds on the critical path by name (``downlink``, ``compute``, ``uplink``, ``access``).
-    budget_s : what a round may take: the deadline, or the days there are over the rounds.
     """
-    whole = sum(parts.values())
-    left_s = {name: budget_s - (whole - seconds) for name, seconds in parts.items()}
-    return [
-        Constraint(name, seconds, left_s[name] if left_s[name] > 0.0 else seconds * budget_s / whole, "s")
-        for name, seconds in parts.items()
-        if seconds > 0.0
-    ]
+    clients_s = sum(parts.values())
+    whole_s = clients_s + terms.server_s
+
+    def has(seconds: float) -> float:
+        by_days = left_s(seconds, whole_s, terms.rounds_s)
+        return by_days if terms.deadline_s is None else min(left_s(seconds, clients_s, terms.deadline_s), by_days)
+
+    found = [Constraint(name, seconds, has(seconds), "s") for name, seconds in parts.items() if seconds > 0.0]
+    if terms.server_s > 0.0:
+        found.append(Constraint("server", terms.server_s, left_s(terms.server_s, whole_s, terms.rounds_s), "s"))
+    return found
+
+
+def left_s(seconds: float, whole_s: float, budget_s: float) -> float:
+    """What a part of ``whole_s`` has: what the others leave of the budget, or its share where they leave nothing."""
+    others_s = whole_s - seconds
+    return budget_s - others_s if others_s < budget_s else seconds * budget_s / whole_s
+
+
+def server_constraint(server: ServerNeeds) -> Constraint:
+    """The server's memory. Not hard: another device does it, or a place elsewhere where the model is evaluated."""
+    return Constraint("server memory", server.peak_memory_bytes, server.usable_memory_bytes, "B", hard=False)
 
 
 def judge(constraints: Sequence[Constraint], *, enough: bool, heard: float) -> Verdict:
@@ -189,6 +241,10 @@ def _apart(path: Mapping[str, float], access_s: float) -> dict[str, float]:
     return {**path, "downlink": path["downlink"] - down, "uplink": path["uplink"] - up, "access": down + up}
 
 
+def _times(share: float | None, times: float) -> float | None:
+    return None if share is None else share * times
+
+
 def _margin(need: float | None, have: float | None) -> float:
     return np.inf if not need or have is None else have / need
 
@@ -197,4 +253,4 @@ def _worst(margin: Floats, weight: Floats) -> int:
     """The class that the (1 - ENOUGH) quantile of all clients belongs to, the least margins first."""
     order = np.argsort(margin, kind="stable")
     below = np.cumsum(weight[order]) / weight.sum()
-    return int(order[np.searchsorted(below, 1.0 - ENOUGH, side="right").clip(max=len(order) - 1)])
+    return int(order[np.searchsorted(below, 1.0 - ENOUGH + _ROUNDING, side="right").clip(max=len(order) - 1)])

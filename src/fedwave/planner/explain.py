@@ -13,7 +13,7 @@ from fedwave.core.types import Schema
 from fedwave.experiment import Experiment
 from fedwave.federation.setting import Setting
 from fedwave.models import catalogue as models
-from fedwave.planner.constraints import DAY_S, Yardsticks
+from fedwave.planner.constraints import DAY_S, Constraint, Yardsticks, left_s
 from fedwave.planner.explain_device import device_rows
 from fedwave.planner.rehearsal import Plan
 from fedwave.planner.row import Row
@@ -209,21 +209,20 @@ def _totals(plan: Plan) -> Iterator[Row]:
     everybody = f"of a round, all clients and the server; {_REHEARSED}"
     yield Row(part, "energy_j", plan.total_energy_j / plan.rounds, "J", everybody)
     yield Row(part, "total_energy_j", plan.total_energy_j, "J", "", "rounds * energy_j")
-    each = "uplink_bits_per_client + downlink_bits_per_client"
-    sent = plan.uplink_bits_per_client + plan.downlink_bits_per_client
-    cohort = plan.total_bits / sent / plan.rounds if sent else 0.0
-    yield Row(part, "cohort", cohort, "1", f"clients a round; {_REHEARSED}")
-    yield Row(part, "total_bits", plan.total_bits, "bit", "", f"rounds * cohort * ({each})")
+    on_air = f"that a round puts on the air, all clients, lost ones included; {_REHEARSED}"
+    yield Row(part, "round_bits", plan.total_bits / plan.rounds, "bit", on_air)
+    yield Row(part, "total_bits", plan.total_bits, "bit", "", "rounds * round_bits")
 
 
 # Where the need and what there is come from, and the formula of the latter.
 _DEVICES = ("of the client that a tenth are worse off than", "device or yardstick", "")
 _SOURCES = {
-    **dict.fromkeys(("memory", "storage", "energy"), _DEVICES),
+    **dict.fromkeys(("memory", "storage"), _DEVICES),
+    "energy": (f"{_DEVICES[0]}: of a battery, in a round or in all", "--max-battery, or charge for the whole job", ""),
     "airtime": ("airtime of a round over that of the cells in use", "--max-airtime", ""),
     "server memory": ("of the server, all parts", "server.device", ""),
 }
-_PART = ("of the part by itself, connecting apart", "what the other parts leave", "budget_s - (path_s - need)")
+_PART = "of the part by itself, connecting apart"
 
 
 def _constraints(setting: Setting, plan: Plan, yardsticks: Yardsticks) -> Iterator[Row]:
@@ -231,20 +230,29 @@ def _constraints(setting: Setting, plan: Plan, yardsticks: Yardsticks) -> Iterat
     yield Row("yardsticks", "max_days", yardsticks.days, "d", "--max-days")
     yield Row("yardsticks", "max_battery", yardsticks.battery_share, "1", "--max-battery: of a battery, a round")
     yield Row("yardsticks", "max_airtime", yardsticks.airtime_share, "1", "--max-airtime: of the uplink carrier")
-    budget = deadline or yardsticks.days * DAY_S / plan.rounds
-    source, formula = ("federation.deadline_s", "") if deadline else ("", "max_days * day_s / rounds")
-    yield Row("yardsticks", "budget_s", budget, "s", source or "what a round may take", formula)
+    rounds_s = yardsticks.days * DAY_S / plan.rounds
+    yield Row("yardsticks", "rounds_s", rounds_s, "s", "that a round may take", "max_days * day_s / rounds")
+    if deadline is not None:
+        yield Row("yardsticks", "deadline_s", deadline, "s", "federation.deadline_s: that clients have")
     path_s = plan.downlink_s + plan.compute_s + plan.uplink_s
     yield Row("yardsticks", "path_s", path_s, "s", "critical path", "downlink_s + compute_s + uplink_s")
     for one in plan.constraints:
         part = f"constraint {one.name}"
-        needs, have, formula = _SOURCES.get(one.name, _PART)
-        if formula and budget <= path_s - one.need:
-            have, formula = "its share: the other parts alone take too long", "need * budget_s / path_s"
+        needs, have, formula = _SOURCES.get(one.name) or (_PART, *_time(one, path_s, plan.server_s, rounds_s, deadline))
         yield Row(part, "need", one.need, one.unit, needs)
         yield Row(part, "have", one.have, one.unit, have, formula)
         plain = one.need > 0.0 and one.have / one.need < 1e9 and one.margin != 1.0
         yield Row(part, "margin", one.margin, "1", "holds from 1 on; at most 1e9", "have / need" if plain else "")
+
+
+def _time(one: Constraint, path_s: float, server_s: float, rounds_s: float, deadline: float | None) -> tuple[str, str]:
+    """Source and formula of what there is for one part of a round; see :func:`.constraints.time_constraints`."""
+    budget, whole, budget_s, whole_s = "rounds_s", "(path_s + server_s)", rounds_s, path_s + server_s
+    if deadline is not None and one.name != "server" and one.have < left_s(one.need, whole_s, rounds_s):
+        budget, whole, budget_s, whole_s = "deadline_s", "path_s", deadline, path_s
+    if whole_s - one.need < budget_s:
+        return "what the other parts leave", f"{budget} - ({whole} - need)"
+    return "its share: the other parts alone take too long", f"need * {budget} / {whole}"
 
 
 def _verdict(plan: Plan) -> Iterator[Row]:

@@ -46,7 +46,8 @@ def device_rows(setting: Setting, name: str, needs: Needs) -> Iterator[Row]:
     total = " + ".join(f"radio_{what}_j" for what in needs.radio_parts_j)
     yield Row(part, "radio_j", needs.radio_j, "J", _MEAN, total)
     if needs.battery_j is not None and needs.battery_share is not None:
-        share = "(compute_j + radio_j) / battery_j"
+        yield Row(part, "charged_j", needs.charged_j, "J", f"of training and waiting; {_MEAN}")
+        share = "(charged_j + radio_j) / battery_j"
         yield Row(part, "battery_share", needs.battery_share, "1", "of a full battery, a round", share)
     if needs.compute_j > 0.0:
         yield Row(part, "tokens_per_j", needs.tokens_per_j, "1/J", "tokens/s/W", "tokens * rows / compute_j")

@@ -26,7 +26,8 @@ class Needs:
     flops, compute_s, compute_j : of the training; ``training_efficiency`` the share of the peak that it reaches.
     rows, steps : that a client trains on, and makes; ``traffic_bytes`` of memory that this reads and writes.
     radio_j : set-up, transfers and tail; ``radio_parts_j`` part by part (:class:`~fedwave.core.types.Delivery`).
-    battery_share : of a full battery, radio and training together; ``None`` on mains.
+    charged_j : of training and waiting, as a round charges them; without what clients would have spent that were lost.
+    battery_share : of a full battery, radio, training and waiting together; ``None`` on mains.
     device_storage_bytes, battery_j : of the device; ``None`` where it has no limit.
     tokens_per_j : trained per joule of training: tokens/s/W.
     seconds_factor, joules_factor : how far the training's seconds and joules may be off, either way: what the catalogue
@@ -46,6 +47,7 @@ class Needs:
     battery_j: float | None
     battery_share: float | None
     tokens_per_j: float
+    charged_j: float = 0.0
     seconds_factor: float = 1.0
     joules_factor: float = 1.0
     rows: float = 0.0
@@ -78,6 +80,7 @@ def _of_class(setting: Setting, index: int, mine: list[tuple[Turn, Bools]]) -> N
     device, spec, method = setting.fleet.classes[index], setting.spec, setting.method
     kept = sum(leaf.size for leaf in method.memory(spec).values())
     compute_j = mean([turn.compute.joules.sum(0)[who] for turn, who in mine])
+    charged_j = mean([turn.delivery.compute_j[who] for turn, who in mine])
     radio_j = mean([turn.delivery.radio_j[who] for turn, who in mine])
     flops = mean([_flops(turn)[who] for turn, who in mine])
     unsure = left_open(setting.fleet.names[index], device)
@@ -95,8 +98,9 @@ def _of_class(setting: Setting, index: int, mine: list[tuple[Turn, Bools]]) -> N
         compute_j=compute_j,
         radio_j=radio_j,
         battery_j=device.battery_j,
-        battery_share=None if device.battery_j is None else (compute_j + radio_j) / device.battery_j,
+        battery_share=None if device.battery_j is None else (charged_j + radio_j) / device.battery_j,
         tokens_per_j=spec.tokens * rows / compute_j if compute_j > 0.0 else 0.0,
+        charged_j=charged_j,
         rows=rows,
         steps=mean([turn.cohort.steps[who] for turn, who in mine]),
         traffic_bytes=mean([np.broadcast_to(turn.work.touched_bytes, len(turn.cohort))[who] for turn, who in mine]),

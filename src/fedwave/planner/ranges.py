@@ -67,13 +67,21 @@ def _seconds(setting: Setting, rounds: Sequence[Round]) -> dict[str, Range]:
 def _joules(setting: Setting, turns: Sequence[Turn]) -> Range:
     factors = np.array([one.joules for one in clients_open(setting)])
 
+    def factor(turn: Turn) -> Floats:
+        return factors[turn.cohort.device]
+
     def each(power: int) -> list[float]:
         return [
-            mean([turn.delivery.radio_j + turn.delivery.compute_j * factors[turn.cohort.device] ** power])
+            mean([turn.delivery.radio_j + turn.delivery.compute_j + _trained_j(turn) * (factor(turn) ** power - 1.0)])
             for turn in turns
         ]
 
     return _of_rounds(each(0), each(-1), each(1))
+
+
+def _trained_j(turn: Turn) -> Floats:
+    """Of training, waiting apart, of those who trained."""
+    return np.where(turn.delivery.trained, turn.compute.joules.sum(0), 0.0)
 
 
 def _of_rounds(nominal: Any, least: Any = None, most: Any = None) -> Range:

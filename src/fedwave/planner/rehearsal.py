@@ -17,6 +17,7 @@ from fedwave.planner.constraints import (
     DAY_S,
     ENOUGH,
     Constraint,
+    Terms,
     Verdict,
     Yardsticks,
     all_constraints,
@@ -32,6 +33,8 @@ from fedwave.planner.unsure import clients_open, server_open
 
 _USUAL = Yardsticks()
 _STAND_IN = "the network's own fidelity takes too long for a plan: this is its link tables'"
+_UNCHARGED = "no battery is charged while the job lasts"
+_BEYOND = "the last {:,} rounds are like those before, though what happens adds up: no round of them was looked at"
 _ANYHOW = (
     "no device that was met can take part; seconds, bits and joules are those of a round in which memory and battery "
     "sufficed"
@@ -141,16 +144,25 @@ def _summary(setting: Setting, played: Rehearsed, yardsticks: Yardsticks) -> Pla
     access_s = float(np.mean([_slowest(turn) for turn in turns]))
     devices, radio, server = needs(setting, turns), air(turns), server_needs(setting, turns)
     lost, heard = _lost(played.rounds)
-    budget_s = setting.federation.deadline_s or yardsticks.days * DAY_S / setting.rounds
-    constraints = all_constraints(
-        devices, server, path, access_s, radio.share, budget_s=budget_s, yardsticks=yardsticks
-    )
+    server_s = float(np.mean([r.server_s for r in records]))
+    cohort = max((len(t.cohort) for t in turns), default=0)
+    terms = Terms.of(setting, yardsticks, server_s=server_s, cohort=cohort)
+    constraints = all_constraints(devices, server, path, access_s, radio.share, terms=terms, yardsticks=yardsticks)
     enough = float(np.mean([r.delivered >= setting.federation.quorum for r, _ in played.rounds])) >= 0.5
     verdict = judge(constraints, enough=enough, heard=heard)
     bound = binding(constraints, lost if heard < ENOUGH else {})
     talk_s = path["downlink"] + path["uplink"]
     left_open = dict.fromkeys(one.sentence for one in (*clients_open(setting), server_open(setting)) if one.sentence)
-    assumptions = (*yardsticks.sentences(), *setting.spec.assumptions, *left_open, *_radio_assumptions(setting))
+    uncharged = [_UNCHARGED] if any(one.battery_j is not None for one in devices.values()) else []
+    beyond = [_BEYOND.format(played.beyond)] if played.beyond else []
+    assumptions = (
+        *yardsticks.sentences(),
+        *uncharged,
+        *beyond,
+        *setting.spec.assumptions,
+        *left_open,
+        *_radio_assumptions(setting),
+    )
     turns_each = setting.rounds * _mean(turns, lambda t: float(len(t.cohort))) / max(len(setting.population), 1)
     bits = {"uplink": _mean(turns, up_bits), "downlink": _mean(turns, lambda t: t.work.down_bits)}
     return Plan(
@@ -161,7 +173,7 @@ def _summary(setting: Setting, played: Rehearsed, yardsticks: Yardsticks) -> Pla
         round_s=round_s,
         **{f"{name}_s": value for name, value in path.items()},
         access_s=access_s,
-        server_s=float(np.mean([r.server_s for r in records])),
+        server_s=server_s,
         granularity=path["compute"] / talk_s if talk_s > 0.0 else None,
         **{f"{name}_bits_per_client": value for name, value in bits.items()},
         energy_j_per_client=_mean(turns, lambda t: t.delivery.radio_j + t.delivery.compute_j),
@@ -176,7 +188,7 @@ def _summary(setting: Setting, played: Rehearsed, yardsticks: Yardsticks) -> Pla
         rounds_per_day=DAY_S / round_s if round_s > 0.0 else 0.0,
         total_s=round_s * setting.rounds,
         total_energy_j=float(np.mean([r.energy_j for r in records])) * setting.rounds,
-        total_bits=sum(bits.values()) * turns_each * len(setting.population),
+        total_bits=float(np.mean([r.uplink_bits + r.downlink_bits for r in records])) * setting.rounds,
         battery_cycles=turns_each * max((one.battery_share or 0.0 for one in devices.values()), default=0.0),
         devices=devices,
         server=server,
@@ -221,9 +233,9 @@ def _lost(rehearsal: list[Round]) -> tuple[dict[str, float], float]:
 
 
 def _tokens_per_j(devices: dict[str, Needs]) -> float:
-    """Mean over all clients."""
-    clients = sum(one.clients for one in devices.values())
-    return sum(one.tokens_per_j * one.clients for one in devices.values()) / clients if clients else 0.0
+    """Of all clients together."""
+    joules = sum(one.compute_j * one.clients for one in devices.values())
+    return sum(one.tokens_per_j * one.compute_j * one.clients for one in devices.values()) / joules if joules else 0.0
 
 
 def _radio_assumptions(setting: Setting) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from fedwave.core.errors import BadInput
 from fedwave.core.types import RoundRecord
 from fedwave.experiment import Experiment
-from fedwave.federation.setting import Setting, Turn
+from fedwave.federation.setting import Setting, Turn, demand
 from fedwave.federation.sync import rehearse
 
 _ROUNDS = 2  # of a seed
@@ -24,6 +24,8 @@ _ROUND_MS, _PLACING_MS = (0.6, 1.5), (0.0, 9.0)  # of a small job without and wi
 _SMALL = 1_000  # clients x cells
 _BACKGROUND = 1  # clients' worth of a cell
 _FEWEST, _MOST = 6, 60  # seeds
+_HORIZON = 1_500  # rounds that are booked in all, where what happens adds up over the job
+_FEWEST_LONG = 2  # seeds then
 
 Round = tuple[RoundRecord, Turn]
 
@@ -38,11 +40,13 @@ class Rehearsed:
     costs : the same; where nobody can take part, as if memory and batteries sufficed, and ``rounds`` are those of the
         own seed alone.
     seeds : how many.
+    beyond : rounds at the end of the job that nothing was looked at of, though what happens adds up.
     """
 
     rounds: list[Round]
     costs: list[Round]
     seeds: int
+    beyond: int = 0
 
     @property
     def takes_place(self) -> bool:
@@ -55,18 +59,42 @@ def rehearsed(experiment: Experiment, setting: Setting, rounds: int | None) -> R
 
     A first round, in which every radio sleeps, has the share of the rehearsed rounds that it has of the job's.
     """
-    count = rounds or min(setting.rounds, _ROUNDS)
+    count = min(rounds or _ROUNDS, setting.rounds)
     own = list(rehearse(setting, count))
-    anyhow = not any(turn.delivery.trained.any() for _, turn in own)
-    long = _long(setting) if rounds is None and _builds_up(setting, own) else count
-    seeds = 1 if rounds else _seeds(setting, long)
+    anyhow = not any(turn.delivery.trained.any() for _, turn in own) and not _somebody_can(setting)
+    if rounds:
+        costs = list(rehearse(setting, count, anyhow=True)) if anyhow else own
+        return Rehearsed(own if anyhow else costs, costs, 1)
+    if _adds_up(setting, own):
+        return _over_the_job(experiment, setting, anyhow)
+    long = _long(setting) if _remembers(setting, own) else count
     costs = own if not anyhow and long == count else list(rehearse(setting, long, anyhow=anyhow))
-    others = list(_others(experiment, setting, seeds - 1))
+    others = list(_others(experiment, setting, _seeds(setting, long) - 1))
     firsts = (1 + len(others)) * long / setting.rounds  # so many seeds from their first round on, the others later
     for number, other in enumerate(others, 1):
         later = int(number >= firsts)
         costs = costs + list(rehearse(other, long + later, anyhow=anyhow))[later:]
     return Rehearsed(own if anyhow else costs, costs, 1 + len(others))
+
+
+def _somebody_can(setting: Setting) -> bool:
+    """Whether any client's memory and battery suffice for a round."""
+    asked = demand(setting)
+    return bool((asked.fits & asked.powered).any())
+
+
+def _over_the_job(experiment: Experiment, setting: Setting, anyhow: bool) -> Rehearsed:
+    """Of each seed rounds spread over the whole job, those between them booked: what adds up does so all along."""
+    horizon = min(setting.rounds, _HORIZON)
+    count = min(_long(setting), horizon)
+    at = ((np.arange(count) + 0.5) * horizon / count).astype(np.int64).tolist()
+    seeds = int(np.clip(_HORIZON // horizon, _FEWEST_LONG, _FEWEST))
+    costs: list[Round] = []
+    settings = [setting, *_others(experiment, setting, seeds - 1)]
+    for one in settings:
+        costs += rehearse(one, at, anyhow=anyhow)
+    rounds = list(rehearse(setting, at)) if anyhow else costs
+    return Rehearsed(rounds, costs, len(settings), setting.rounds - horizon)
 
 
 def _costs_ms(setting: Setting) -> tuple[float, float]:
@@ -98,20 +126,22 @@ def _others(experiment: Experiment, setting: Setting, count: int) -> Iterator[Se
             continue
 
 
-def _builds_up(setting: Setting, rounds: list[Round]) -> bool:
-    """Later rounds are not as the first ones.
-
-    Base changes pile up, schedulers remember, batteries run low, or every round finds radios of the last one awake.
-    """
+def _adds_up(setting: Setting, rounds: list[Round]) -> bool:
+    """Rounds differ all along the job: base changes pile up, or batteries run low before its end."""
     turn = rounds[-1][1]
     if setting.method.base_bits(setting.spec, turn.cohort, np.ones(len(turn.cohort), dtype=bool)):
-        return True
-    if any(name.startswith("scheduler.") for name in turn.delivery.remembered):
-        return True
-    connection = getattr(setting.network, "connection", setting.network)
-    if max(record.round_s for record, _ in rounds) < getattr(connection, "inactivity_s", 0.0):
         return True
     fleet = setting.fleet
     each = setting.rounds * len(turn.cohort) / max(len(setting.population), 1)
     spent_j = each * (turn.delivery.radio_j + turn.delivery.compute_j)
-    return bool((spent_j > (1.0 - fleet.min_charge / fleet.initial_charge) * fleet.batteries(turn.cohort.device)).any())
+    there_j = (1.0 - fleet.min_charge / fleet.initial_charge) * fleet.batteries(turn.cohort.device)
+    return bool((spent_j > there_j).any())
+
+
+def _remembers(setting: Setting, rounds: list[Round]) -> bool:
+    """A round is not as the first ones: schedulers remember, or it finds radios of the last one awake."""
+    turn = rounds[-1][1]
+    if any(name.startswith("scheduler.") for name in turn.delivery.remembered):
+        return True
+    connection = getattr(setting.network, "connection", setting.network)
+    return max(record.round_s for record, _ in rounds) < getattr(connection, "inactivity_s", 0.0)

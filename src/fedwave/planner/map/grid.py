@@ -13,7 +13,7 @@ import numpy as np
 from fedwave.core.errors import BadInput, Refused
 from fedwave.core.types import STATUSES, Bools, Floats, Ints
 from fedwave.experiment import Experiment
-from fedwave.planner.constraints import DAY_S, ENOUGH, Constraint, Yardsticks, all_constraints, binding, judge
+from fedwave.planner.constraints import ENOUGH, Constraint, Terms, Yardsticks, all_constraints, binding, judge
 from fedwave.planner.map.axes import Axes
 from fedwave.planner.map.demands import Demand, demand, received
 from fedwave.planner.map.jobs import Jobs
@@ -211,7 +211,7 @@ class _Table:
             dict(zip(PARTS, met.path_s[(slice(None), *at)].tolist(), strict=True)),
             float(met.access_s[at]),
             float(met.airtime_share[at]),
-            budget_s=setting.federation.deadline_s or self.yardsticks.days * DAY_S / setting.rounds,
+            terms=Terms.of(setting, self.yardsticks, server_s=asks.server_s, cohort=len(asks.cohorts[0])),
             yardsticks=self.yardsticks,
         )
         heard = float(met.heard[at])
