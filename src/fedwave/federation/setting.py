@@ -157,10 +157,10 @@ def booked(setting: Setting, world: World, like: Turn) -> World:
     everybody = np.ones(len(cohort), dtype=bool)
     heard = float(was.heard.mean()) if len(was.heard) else 0.0
     change = heard * setting.method.base_bits(setting.spec, cohort, everybody)
-    awake_s = world.radio_until_s
-    if awake_s is not None:
-        awake_s = awake_s.copy()
-        awake_s[cohort.ids] = world.clock_s + was.round_s
+    awake_s, used_s = world.radio_until_s, was.radio_last_s
+    if used_s is not None and np.isfinite(used_s).any():
+        awake_s = np.full(len(last), -np.inf) if awake_s is None else awake_s.copy()
+        awake_s[cohort.ids] = world.clock_s + used_s[np.isfinite(used_s)].mean()
     return replace(
         world,
         round=world.round + 1,
