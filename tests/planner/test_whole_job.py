@@ -105,3 +105,21 @@ def test_nobody_in_the_cohort_is_not_nobody_at_all():
         found = plan(Experiment.parse(lone | {"seed": seed}))
         assert found.delivered_share > 0.0
         assert not any("no device that was met" in one for one in found.assumptions)
+
+
+def test_a_job_of_more_rounds_than_are_gone_through():
+    """No client has more than one battery to spend, however many rounds the job has."""
+    camera = CAMERA | {"battery_j": 2_000.0}
+    fleet = {"mix": {"camera": 1.0}, "device": {"camera": camera}}
+    found = plan(Experiment.parse(SMALL | {"rounds": 6_000, "fleet": fleet}))
+    assert found.verdict == "unsuitable"
+    assert found.total_energy_j < 1.2 * 10 * 2_000.0
+    assert any("as if 1,500 rounds were all" in one for one in found.assumptions)
+
+
+def test_a_deadline_does_not_turn_joules_negative():
+    """Training that is cut off has not spent what all of it would have, so it is not all that may be off."""
+    found = plan(Experiment.parse(job() | {"federation": {"deadline_s": 4.0}}))
+    assert found.delivered_share < 1.0
+    spread = found.ranges["energy_j_per_client"]
+    assert 0.0 < spread.low <= spread.p5 <= spread.p95 <= spread.high

@@ -143,14 +143,14 @@ def called(setting: Setting, world: World) -> Cohort:
     return cohort_of(setting, world, setting.sampler.select(available, key.fold("sample")))
 
 
-def booked(setting: Setting, world: World, like: Turn) -> World:
+def booked(setting: Setting, world: World, like: Turn, times: float = 1.0) -> World:
     """The world after a round that is not looked at: its cohort gets the broadcast, all else is as in ``like``.
 
-    Clients spend what those with the same class of device spent there, and as many are heard. Nobody moves, and
-    schedulers remember nothing of it.
+    Clients spend ``times`` what those with the same class of device spent there, and as many are heard. Nobody moves,
+    and schedulers remember nothing of it.
     """
     cohort, was = called(setting, world), like.delivery
-    spent_j = _by_class(like.cohort.device, was.radio_j + was.compute_j, len(setting.fleet.names))
+    spent_j = times * _by_class(like.cohort.device, was.radio_j + was.compute_j, len(setting.fleet.names))
     battery_j, last = world.battery_j.copy(), world.last_round.copy()
     battery_j[cohort.ids] = np.maximum(battery_j[cohort.ids] - spent_j[cohort.device], 0.0)
     last[cohort.ids] = world.round

@@ -69,7 +69,7 @@ def play(
 
 
 def rehearse(
-    setting: Setting, rounds: int | Sequence[int], *, anyhow: bool = False
+    setting: Setting, rounds: int | Sequence[int], *, anyhow: bool = False, times: float = 1.0
 ) -> Iterator[tuple[RoundRecord, Turn]]:
     """:func:`play` without its training lines: what ``plan`` looks at. Every reply is taken to be finite.
 
@@ -78,6 +78,7 @@ def rehearse(
     rounds : so many from the first on; or which ones, ascending. Those between them are only booked, see
         :func:`~fedwave.federation.setting.booked`.
     anyhow : as if memory and batteries sufficed (:func:`~fedwave.federation.setting.prepare`).
+    times : rounds of the job for which a booked one stands, to its clients' batteries.
     """
     world = setting.world()
     like = None
@@ -85,7 +86,7 @@ def rehearse(
         if like is None and number:
             like = prepare(setting, world, anyhow=anyhow)
         while like is not None and world.round < number:
-            world = booked(setting, world, like)
+            world = booked(setting, world, like, times)
         turn = prepare(setting, world, anyhow=anyhow)
         like = turn if len(turn.cohort) or like is None else like
         heard = np.flatnonzero(turn.delivery.heard)

@@ -143,7 +143,7 @@ def all_constraints(
 
 def _airtime(share: float, most: float) -> list[Constraint]:
     """None where all of the carrier may be taken: schedulers fill what is free, so that this would always be near."""
-    return [Constraint("airtime", share, most, "1", hard=False)] if most < 1.0 else []
+    return [Constraint("airtime", share, most, "1", hard=False)] if share and most < 1.0 else []
 
 
 def device_constraints(needs: Mapping[str, Needs], terms: Terms, yardsticks: Yardsticks) -> list[Constraint]:
@@ -152,7 +152,7 @@ def device_constraints(needs: Mapping[str, Needs], terms: Terms, yardsticks: Yar
     Energy: what a round takes of a battery, or, where that is nearer to its bound, what the whole job takes.
     """
     classes = list(needs.values())
-    weight = np.array([one.clients for one in classes], dtype=float)
+    weight = np.array([one.share for one in classes])
     lasts = terms.turns * yardsticks.battery_share <= terms.charge
     times, battery = (1.0, yardsticks.battery_share) if lasts else (terms.turns, terms.charge)
     found = []
@@ -175,9 +175,9 @@ def time_constraints(parts: Mapping[str, float], terms: Terms) -> list[Constrain
     """How much longer each part of a round may take, the others being what they are.
 
     Clients have until the deadline, and clients and server together the days there are over the rounds; the nearer one
-    counts. Where the other parts alone take too long, it is not this part that binds: it has the share of the time that
-    it would have if all parts shrank alike, which is more than what the part that is too long has. A deadline is never
-    overstepped, so that there a margin of 1 is what is seen of clients that it has cut off.
+    counts. Where all together take too long, each has the share of the time that it would have if all shrank alike: the
+    margins are equal, and the longest part binds. A deadline is never overstepped, so that there a margin of 1 is what
+    is seen of clients that it has cut off.
 
     Parameters
     ----------
@@ -197,9 +197,8 @@ def time_constraints(parts: Mapping[str, float], terms: Terms) -> list[Constrain
 
 
 def left_s(seconds: float, whole_s: float, budget_s: float) -> float:
-    """What a part of ``whole_s`` has: what the others leave of the budget, or its share where they leave nothing."""
-    others_s = whole_s - seconds
-    return budget_s - others_s if others_s < budget_s else seconds * budget_s / whole_s
+    """What a part of ``whole_s`` has: what the others leave of the budget; its share, where the whole is too long."""
+    return budget_s - (whole_s - seconds) if whole_s <= budget_s else seconds * budget_s / whole_s
 
 
 def server_constraint(server: ServerNeeds) -> Constraint:
@@ -223,15 +222,16 @@ def judge(constraints: Sequence[Constraint], *, enough: bool, heard: float) -> V
 
 
 def binding(constraints: Sequence[Constraint], lost: Mapping[str, float]) -> Constraint | str:
-    """The constraint with the least margin; what most updates are ``lost`` to, where all hold and some are lost.
+    """The constraint with the least margin; of those that do not hold, if there are such.
 
-    Of several that do not hold the hard ones come first: they make the verdict, whatever one is willing to put up with.
+    What makes the verdict comes first, whatever one is willing to put up with: hard constraints, then what most updates
+    are ``lost`` to, if some are.
     """
     broken = [one for one in constraints if one.margin < 1.0]
-    broken = [one for one in broken if one.hard] or broken
-    if lost and not broken:
+    hard = [one for one in broken if one.hard]
+    if lost and not hard:
         return _LOST_TO[max(lost, key=lambda name: lost[name])]
-    return min(broken or constraints, key=lambda one: (float(f"{one.margin:.9g}"), -one.need))
+    return min(hard or broken or constraints, key=lambda one: (float(f"{one.margin:.9g}"), -one.need))
 
 
 def _apart(path: Mapping[str, float], access_s: float) -> dict[str, float]:

@@ -250,9 +250,9 @@ def _time(one: Constraint, path_s: float, server_s: float, rounds_s: float, dead
     budget, whole, budget_s, whole_s = "rounds_s", "(path_s + server_s)", rounds_s, path_s + server_s
     if deadline is not None and one.name != "server" and one.have < left_s(one.need, whole_s, rounds_s):
         budget, whole, budget_s, whole_s = "deadline_s", "path_s", deadline, path_s
-    if whole_s - one.need < budget_s:
+    if whole_s <= budget_s:
         return "what the other parts leave", f"{budget} - ({whole} - need)"
-    return "its share: the other parts alone take too long", f"need * {budget} / {whole}"
+    return "its share: all parts together take too long", f"need * {budget} / {whole}"
 
 
 def _verdict(plan: Plan) -> Iterator[Row]:

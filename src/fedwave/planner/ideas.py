@@ -105,7 +105,7 @@ def _rounds(table: Mapping[str, Any]) -> Iterator[Idea]:
     """Less local work, smaller cohorts, more patience."""
     steps, cohort = table["method"].get("local_steps") or 0, table["sampler"].get("cohort", 0)
     yield from _values("energy deadline", "method.local_steps", [steps // p for p in (2, 4) if steps >= p])
-    yield from _values("airtime deadline", "sampler.cohort", [cohort // p for p in (2, 4) if cohort >= p])
+    yield from _values("airtime deadline energy", "sampler.cohort", [cohort // p for p in (2, 4) if cohort >= p])
     if deadline := table["federation"].get("deadline_s"):
         yield from _values("deadline", "federation.deadline_s", [f"{deadline * factor:g}" for factor in (2, 5, 20)])
 

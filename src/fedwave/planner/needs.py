@@ -20,6 +20,7 @@ class Needs:
     Parameters
     ----------
     clients : of the population that have such a device.
+    share : of the fleet that has one, whatever the seed.
     memory_bytes : at the peak, part by part.
     usable_memory_bytes : of the device, for an application.
     storage_bytes : of the base model, the trained part and what the method keeps between rounds.
@@ -35,6 +36,7 @@ class Needs:
     """
 
     clients: int
+    share: float
     memory_bytes: dict[str, float]
     usable_memory_bytes: float
     storage_bytes: float
@@ -88,6 +90,7 @@ def _of_class(setting: Setting, index: int, mine: list[tuple[Turn, Bools]]) -> N
     parts = {name: mean([t.delivery.radio_parts_j[name][who] for t, who in mine]) for name in _parts(mine)}
     return Needs(
         clients=int((setting.population.device == index).sum()),
+        share=setting.fleet.mix[setting.fleet.names[index]] / sum(setting.fleet.mix.values()),
         memory_bytes=method.memory_bytes(spec, setting.batch_size),
         usable_memory_bytes=device.usable_memory_bytes,
         storage_bytes=spec.base_bytes + 4.0 * (spec.trainable_parameters + kept),

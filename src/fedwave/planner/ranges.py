@@ -80,8 +80,8 @@ def _joules(setting: Setting, turns: Sequence[Turn]) -> Range:
 
 
 def _trained_j(turn: Turn) -> Floats:
-    """Of training, waiting apart, of those who trained."""
-    return np.where(turn.delivery.trained, turn.compute.joules.sum(0), 0.0)
+    """Of training, waiting apart, of those who trained; at most what was spent, where a deadline cut it off."""
+    return np.where(turn.delivery.trained, np.minimum(turn.compute.joules.sum(0), turn.delivery.compute_j), 0.0)
 
 
 def _of_rounds(nominal: Any, least: Any = None, most: Any = None) -> Range:

@@ -34,7 +34,21 @@ from fedwave.planner.unsure import clients_open, server_open
 _USUAL = Yardsticks()
 _STAND_IN = "the network's own fidelity takes too long for a plan: this is its link tables'"
 _UNCHARGED = "no battery is charged while the job lasts"
-_BEYOND = "the last {:,} rounds are like those before, though what happens adds up: no round of them was looked at"
+_BEYOND = (
+    "the job is gone through as if {:,} rounds were all: batteries run down as over all rounds of the job, changes of the "
+    "base model pile up as over these"
+)
+_NO_DELIVERY = (
+    "how the base model ({:.3g} GB) gets to the devices is in no number: this network's plan does not cover it"
+)
+_BASE_STATIONS = "joules are the clients' and the server's; base stations spend {:.3g} J more a round"
+_NO_AIRTIME = "--max-airtime says nothing here: the network has no airtime that jobs and others share"
+_FEW_ANSWER = "of {} clients that the largest round asks, {:.3g} answer on average: fleet.availability, or their charge"
+_FEW_SEEDS = (
+    "p5 and p95 are the least and the most of {} rounds of {} seeds: where seeds differ most, three rounds of four lie "
+    "between them"
+)
+_ENOUGH_SEEDS = 10
 _ANYHOW = (
     "no device that was met can take part; seconds, bits and joules are those of a round in which memory and battery "
     "sufficed"
@@ -145,24 +159,13 @@ def _summary(setting: Setting, played: Rehearsed, yardsticks: Yardsticks) -> Pla
     devices, radio, server = needs(setting, turns), air(turns), server_needs(setting, turns)
     lost, heard = _lost(played.rounds)
     server_s = float(np.mean([r.server_s for r in records]))
-    cohort = max((len(t.cohort) for t in turns), default=0)
-    terms = Terms.of(setting, yardsticks, server_s=server_s, cohort=cohort)
+    terms = Terms.of(setting, yardsticks, server_s=server_s, cohort=_largest(turns))
     constraints = all_constraints(devices, server, path, access_s, radio.share, terms=terms, yardsticks=yardsticks)
     enough = float(np.mean([r.delivered >= setting.federation.quorum for r, _ in played.rounds])) >= 0.5
     verdict = judge(constraints, enough=enough, heard=heard)
     bound = binding(constraints, lost if heard < ENOUGH else {})
+    delivered = setting.base_delivery()
     talk_s = path["downlink"] + path["uplink"]
-    left_open = dict.fromkeys(one.sentence for one in (*clients_open(setting), server_open(setting)) if one.sentence)
-    uncharged = [_UNCHARGED] if any(one.battery_j is not None for one in devices.values()) else []
-    beyond = [_BEYOND.format(played.beyond)] if played.beyond else []
-    assumptions = (
-        *yardsticks.sentences(),
-        *uncharged,
-        *beyond,
-        *setting.spec.assumptions,
-        *left_open,
-        *_radio_assumptions(setting),
-    )
     turns_each = setting.rounds * _mean(turns, lambda t: float(len(t.cohort))) / max(len(setting.population), 1)
     bits = {"uplink": _mean(turns, up_bits), "downlink": _mean(turns, lambda t: t.work.down_bits)}
     return Plan(
@@ -194,11 +197,11 @@ def _summary(setting: Setting, played: Rehearsed, yardsticks: Yardsticks) -> Pla
         server=server,
         air=radio,
         ranges=ranges(setting, played.costs),
-        assumptions=assumptions if played.takes_place else (_ANYHOW, *assumptions),
+        assumptions=_assumptions(setting, played, radio, yardsticks, delivered),
         rehearsed=len(played.rounds),
         seeds=played.seeds,
         round_s_error=_error([r.round_s for r in records], played.seeds),
-        base_delivery=setting.base_delivery(),
+        base_delivery=delivered,
     )
 
 
@@ -234,8 +237,38 @@ def _lost(rehearsal: list[Round]) -> tuple[dict[str, float], float]:
 
 def _tokens_per_j(devices: dict[str, Needs]) -> float:
     """Of all clients together."""
-    joules = sum(one.compute_j * one.clients for one in devices.values())
-    return sum(one.tokens_per_j * one.compute_j * one.clients for one in devices.values()) / joules if joules else 0.0
+    joules = sum(one.compute_j * one.share for one in devices.values())
+    return sum(one.tokens_per_j * one.compute_j * one.share for one in devices.values()) / joules if joules else 0.0
+
+
+def _assumptions(
+    setting: Setting, played: Rehearsed, radio: Air, yardsticks: Yardsticks, delivered: Any
+) -> tuple[str, ...]:
+    """All that the plan takes for granted, in sentences."""
+    stations_j = float(np.mean([record.energy_gnb_j for record, _ in played.costs]))
+    turns = [turn for _, turn in played.costs]
+    answer, most = _mean(turns, lambda t: float(len(t.cohort))), _largest(turns)
+    mobile = any(one.battery_j is not None for one in setting.fleet.classes)
+    told = {
+        _ANYHOW: not played.takes_place,
+        _FEW_ANSWER.format(most, answer): answer < ENOUGH * most,
+        **dict.fromkeys(yardsticks.sentences(), True),
+        _NO_AIRTIME: yardsticks.airtime_share < 1.0 and radio.block_s == 0.0,
+        _UNCHARGED: mobile,
+        _BEYOND.format(played.horizon): 0 < played.horizon < setting.rounds,
+        _NO_DELIVERY.format(setting.spec.base_bytes / 1e9): setting.spec.base_bytes > 0 and delivered is None,
+        _BASE_STATIONS.format(stations_j): stations_j > 0.0,
+        _FEW_SEEDS.format(len(played.costs), played.seeds): 1 < played.seeds < _ENOUGH_SEEDS,
+        **dict.fromkeys(setting.spec.assumptions, True),
+        **{one.sentence: bool(one.sentence) for one in (*clients_open(setting), server_open(setting))},
+        **dict.fromkeys(_radio_assumptions(setting), True),
+    }
+    return tuple(sentence for sentence, holds in told.items() if holds)
+
+
+def _largest(turns: list[Turn]) -> int:
+    """Clients of the largest cohort."""
+    return max((len(turn.cohort) for turn in turns), default=0)
 
 
 def _radio_assumptions(setting: Setting) -> list[str]:

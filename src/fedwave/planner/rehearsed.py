@@ -40,13 +40,13 @@ class Rehearsed:
     costs : the same; where nobody can take part, as if memory and batteries sufficed, and ``rounds`` are those of the
         own seed alone.
     seeds : how many.
-    beyond : rounds at the end of the job that nothing was looked at of, though what happens adds up.
+    horizon : rounds that were gone through as the whole job, where what happens in them adds up; else 0.
     """
 
     rounds: list[Round]
     costs: list[Round]
     seeds: int
-    beyond: int = 0
+    horizon: int = 0
 
     @property
     def takes_place(self) -> bool:
@@ -86,15 +86,15 @@ def _somebody_can(setting: Setting) -> bool:
 def _over_the_job(experiment: Experiment, setting: Setting, anyhow: bool) -> Rehearsed:
     """Of each seed rounds spread over the whole job, those between them booked: what adds up does so all along."""
     horizon = min(setting.rounds, _HORIZON)
-    count = min(_long(setting), horizon)
+    count, times = min(_long(setting), horizon), setting.rounds / horizon
     at = ((np.arange(count) + 0.5) * horizon / count).astype(np.int64).tolist()
     seeds = int(np.clip(_HORIZON // horizon, _FEWEST_LONG, _FEWEST))
     costs: list[Round] = []
     settings = [setting, *_others(experiment, setting, seeds - 1)]
     for one in settings:
-        costs += rehearse(one, at, anyhow=anyhow)
-    rounds = list(rehearse(setting, at)) if anyhow else costs
-    return Rehearsed(rounds, costs, len(settings), setting.rounds - horizon)
+        costs += rehearse(one, at, anyhow=anyhow, times=times)
+    rounds = list(rehearse(setting, at, times=times)) if anyhow else costs
+    return Rehearsed(rounds, costs, len(settings), horizon)
 
 
 def _costs_ms(setting: Setting) -> tuple[float, float]:

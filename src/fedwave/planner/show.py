@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 
 from fedwave.planner.changes import Change
@@ -18,6 +19,8 @@ def lines(plan: Plan) -> Iterator[str]:
     """The plan, line by line."""
     margin = "" if plan.margin is None else f", margin {_times(plan.margin)}"
     yield f"verdict: {plan.verdict}; binding: {plan.binding}{margin}"
+    if plan.margin is not None and abs(plan.margin - 1.0) < 2.0 * plan.round_s_error:
+        yield "  near: the margin is within two standard errors over the seeds; another seed may be judged otherwise"
     for name, text in _rows(plan):
         yield f"  {name:<10} {text}"
     for name, device in plan.devices.items():
@@ -46,9 +49,11 @@ def change_lines(changes: Sequence[Change]) -> Iterator[str]:
     if not changes:
         yield "  no change of methods, ranks, bits, cohorts, layers, devices or bandwidth was found that would help"
     for one in changes:
-        words = " ".join(text if " " not in text else f"'{text}'" for text in one.overrides)
+        words = " ".join(shlex.quote(text) for text in one.overrides)
         lost = "" if one.delivered_share >= 1.0 else f", {one.delivered_share:.0%} delivered"
-        yield f"  {one.verdict} with: {words}  (round {duration(one.round_s)}, margin {_times(one.margin)}{lost})"
+        still = f"nearer, though {one.binding} still binds, with"
+        how = still if one.verdict == "unsuitable" else f"{one.verdict} with"
+        yield f"  {how}: {words}  (round {duration(one.round_s)}, margin {_times(one.margin)}{lost})"
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -129,4 +129,4 @@ def _needs(setting: Setting, fleet: Fleet, cohort: Cohort, work: Work, compute: 
     silent: Any = SimpleNamespace(radio_j=np.zeros(len(cohort)), radio_parts_j={})
     of_all = replace(setting, fleet=fleet)
     found = needs(of_all, [Turn(cohort, work, compute, silent, setting.key)])
-    return {name: replace(one, clients=len(setting.population)) for name, one in found.items()}
+    return {name: replace(one, clients=len(setting.population), share=1.0) for name, one in found.items()}
