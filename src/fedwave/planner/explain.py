@@ -17,7 +17,7 @@ from fedwave.planner.constraints import DAY_S, Constraint, Yardsticks, left_s
 from fedwave.planner.explain_device import device_rows
 from fedwave.planner.rehearsal import Plan
 from fedwave.planner.row import Row
-from fedwave.tasks.pretrained import Pretrained
+from fedwave.tasks.pretrained import Pretrained, pretrained_of
 from fedwave.transforms.chain import Chain
 
 _KAPLAN = "Kaplan et al. 2020, Table 1, over all tokens of a row"
@@ -55,9 +55,7 @@ def explain(experiment: Experiment, plan: Plan, yardsticks: Yardsticks) -> list[
 
 def _model(experiment: Experiment, setting: Setting) -> Iterator[Row]:
     spec, task = setting.spec, experiment.task
-    # Task images makes a small network of its own where it names no pretrained model.
-    own = getattr(task, "built_in", False)
-    pretrained: Pretrained | None = None if own else getattr(task, "pretrained", None)
+    pretrained = pretrained_of(task)
     entry = models.lookup(pretrained.name) if pretrained else None
     origin = f"task {name_of(task)}" if pretrained is None else f"shapes in the config of {pretrained.name}"
     if entry is not None:
