@@ -203,7 +203,10 @@ def test_a_wrong_network(lab, fedwave_, text, sentence):
     ("text", "sentence"),
     [
         (MODEL, "the config of a gpt2 model lacks vocab_size"),
-        (MODEL + "vocab_size = 'big'\n", "vocab_size: must be a number, got 'big'"),
+        (
+            MODEL + "vocab_size = 'big'\n",
+            "the model's vocab_size must be a whole number from 1 to 1,000,000,000, got 'big'",
+        ),
         (MODEL + "vocab_size = -5\n", "vocab_size: must not be negative, got -5"),
         (MODEL + "vocab_size = 9\nparameters_m = 'many'\n", "parameters_m: must be a number above 0"),
         (MODEL + "vocab_size = 9\naliases = 'a'\n", "aliases: must be a list of names, got 'a'"),
@@ -219,6 +222,14 @@ def test_a_file_that_is_not_there(here, fedwave_, monkeypatch):
     monkeypatch.setenv("FEDWAVE_CATALOGUE", "gone.toml")
     refused(fedwave_("list", "devices"), "FEDWAVE_CATALOGUE: ", "gone.toml cannot be read: No such file or directory")
     refused(fedwave_("plan", "job.toml"), "FEDWAVE_CATALOGUE: ")
+
+
+def test_a_folder_is_no_catalogue(here, fedwave_, monkeypatch):
+    Path("mine").mkdir()
+    monkeypatch.setenv("FEDWAVE_CATALOGUE", "mine")
+    told = f"FEDWAVE_CATALOGUE: {here / 'mine'} is a folder; name a TOML file with tables [device.NAME], [model.NAME]"
+    refused(fedwave_("list", "devices"), told)
+    refused(fedwave_("plan", "job.toml"), told)
 
 
 def test_a_wrong_entry_is_told_where_a_job_uses_it(lab, fedwave_):
