@@ -91,6 +91,12 @@ def test_own_entries_are_listed_with_their_sources(lab, fedwave_):
     assert ours["parameters_m"] == pytest.approx(6.244608)
 
 
+def test_an_efficiency_of_ones_own_is_not_called_assumed(lab, fedwave_):
+    lab(LAB.replace("active_power_w = 1.2", "active_power_w = 1.2\ntraining_efficiency = 0.25"))
+    out = fedwave_("plan", "job.toml", "fleet.mix={glasses=1.0, phone=1.0}", "--no-changes")[1]
+    assert "(at 25% of peak), " in out and "(at 20% of peak, assumed), " in out
+
+
 def test_built_in_entries_are_changed_key_by_key(lab):
     before, wifi = devices.lookup("phone"), networks.table("wifi-6")
     lab()
