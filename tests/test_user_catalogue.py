@@ -91,6 +91,12 @@ def test_own_entries_are_listed_with_their_sources(lab, fedwave_):
     assert ours["parameters_m"] == pytest.approx(6.244608)
 
 
+def test_an_efficiency_of_ones_own_is_not_called_assumed(lab, fedwave_):
+    lab(LAB.replace("active_power_w = 1.2", "active_power_w = 1.2\ntraining_efficiency = 0.25"))
+    out = fedwave_("plan", "job.toml", "fleet.mix={glasses=1.0, phone=1.0}", "--no-changes")[1]
+    assert "(at 25% of peak), " in out and "(at 20% of peak, assumed), " in out
+
+
 def test_built_in_entries_are_changed_key_by_key(lab):
     before, wifi = devices.lookup("phone"), networks.table("wifi-6")
     lab()
@@ -203,7 +209,10 @@ def test_a_wrong_network(lab, fedwave_, text, sentence):
     ("text", "sentence"),
     [
         (MODEL, "the config of a gpt2 model lacks vocab_size"),
-        (MODEL + "vocab_size = 'big'\n", "vocab_size: must be a number, got 'big'"),
+        (
+            MODEL + "vocab_size = 'big'\n",
+            "the model's vocab_size must be a whole number from 1 to 1,000,000,000, got 'big'",
+        ),
         (MODEL + "vocab_size = -5\n", "vocab_size: must not be negative, got -5"),
         (MODEL + "vocab_size = 9\nparameters_m = 'many'\n", "parameters_m: must be a number above 0"),
         (MODEL + "vocab_size = 9\naliases = 'a'\n", "aliases: must be a list of names, got 'a'"),
@@ -219,6 +228,14 @@ def test_a_file_that_is_not_there(here, fedwave_, monkeypatch):
     monkeypatch.setenv("FEDWAVE_CATALOGUE", "gone.toml")
     refused(fedwave_("list", "devices"), "FEDWAVE_CATALOGUE: ", "gone.toml cannot be read: No such file or directory")
     refused(fedwave_("plan", "job.toml"), "FEDWAVE_CATALOGUE: ")
+
+
+def test_a_folder_is_no_catalogue(here, fedwave_, monkeypatch):
+    Path("mine").mkdir()
+    monkeypatch.setenv("FEDWAVE_CATALOGUE", "mine")
+    told = f"FEDWAVE_CATALOGUE: {here / 'mine'} is a folder; name a TOML file with tables [device.NAME], [model.NAME]"
+    refused(fedwave_("list", "devices"), told)
+    refused(fedwave_("plan", "job.toml"), told)
 
 
 def test_a_wrong_entry_is_told_where_a_job_uses_it(lab, fedwave_):

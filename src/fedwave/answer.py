@@ -35,8 +35,8 @@ def answer(
     """
     told: Any = print if printed else (lambda *texts, **how: None)
     measured = _piloted(experiment, wishes, quiet)
-    if measured and measured.forecast and measured.forecast.rounds:
-        experiment = replace(experiment, rounds=measured.forecast.rounds)
+    if measured and measured.forecast and measured.forecast.rounds is not None:
+        experiment = replace(experiment, rounds=max(measured.forecast.rounds, 1))
     found = planner.plan(experiment, yardsticks=yardsticks)
     if measured and (sentence := measured.sentence()):
         found = replace(found, assumptions=(f"rounds: {sentence}", *found.assumptions))

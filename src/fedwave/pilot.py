@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedwave import console
+from fedwave.console import Progress
 from fedwave.core.errors import BadInput
 from fedwave.experiment import Experiment
 from fedwave.models import sources
@@ -15,8 +16,10 @@ from fedwave.planner import Plan
 from fedwave.planner.forecast import Forecast, forecast
 from fedwave.results.format import MISSING, data, duration
 from fedwave.simulation import Simulation
+from fedwave.tasks.pretrained import pretrained_of
 
 COHORT = 8  # clients of a pilot's round at most
+_FALLS = {"loss": True, "distance": True, "accuracy": False}  # metrics of which it is known which way is better
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ class Pilot:
         if target is None or found is None:
             return ""
         goal = f"{target.metric} {target.value:g}"
+        if found.rounds == 0:
+            start = self.curves[target.metric][0]
+            return f"{goal} is met already, {start:.4g} before the first round; the plan is for one round, the least"
         if found.measured:
             return f"{goal} was reached after {found.rounds} of the pilot's rounds"
         if found.rounds is None:
@@ -75,7 +81,7 @@ class Pilot:
         span = span if found.high is None else f"{found.low} to {found.high}"
         return (
             f"{goal} takes {found.rounds} rounds (90 % of refits: {span}) by a power law through {self.rounds + 1} "
-            "points; that it goes on like this, and for the job's own cohort, is an assumption"
+            "points; that it goes on like this and does not level off, and for the job's own cohort, is an assumption"
         )
 
     def lines(self, plan: Plan) -> Iterator[str]:
@@ -118,16 +124,13 @@ def pilot(experiment: Experiment, rounds: int, target: Target | None = None, *, 
         raise BadInput(f"--pilot: must be 1 or more rounds, got {rounds}")
     job = small(experiment, rounds)
     _check_weights(job)
-    simulation, records = console.watch(lambda progress: Simulation.start(job, None, progress), quiet=quiet)
+    simulation, records = console.watch(lambda progress: _start(job, target, progress), quiet=quiet)
     metrics = [simulation.initial, *(record.eval or {} for record in records)]
-    if target is not None and target.metric not in simulation.initial:
-        known = ", ".join(sorted(simulation.initial))
-        raise BadInput(f"--target: the task reports {known}, not {target.metric!r:.60}")
     asked = sum(record.clients for record in records)
     found = None
     if target is not None:
         values = [float(one.get(target.metric, math.nan)) for one in metrics]
-        found = forecast(values, target.value, seed=experiment.seed)
+        found = forecast(values, target.value, falls=_FALLS.get(target.metric), seed=experiment.seed)
     return Pilot(
         cohort=job.sampler.cohort,
         rounds=rounds,
@@ -139,6 +142,15 @@ def pilot(experiment: Experiment, rounds: int, target: Target | None = None, *, 
     )
 
 
+def _start(job: Experiment, target: Target | None, progress: Progress) -> Simulation:
+    """The pilot before its first round, evaluated once: a metric that there is not is refused before any is played."""
+    simulation = Simulation.start(job, None, progress)
+    if target is not None and target.metric not in simulation.initial:
+        known = ", ".join(sorted(simulation.initial))
+        raise BadInput(f"--target: the task reports {known}, not {target.metric!r:.60}")
+    return simulation
+
+
 def small(experiment: Experiment, rounds: int) -> Experiment:
     """The pilot's job: as few rounds and clients, evaluated after each round, with no sinks."""
     cohort = max(min(experiment.sampler.cohort, COHORT), experiment.federation.quorum)
@@ -148,11 +160,11 @@ def small(experiment: Experiment, rounds: int) -> Experiment:
 
 def _check_weights(experiment: Experiment) -> None:
     """Raise :class:`BadInput` where the model's weights cannot be had: a catalogue's entry is a shape alone."""
-    name = getattr(experiment.task, "model", "")
-    if not name:
+    pretrained = pretrained_of(experiment.task)
+    if pretrained is None:
         return
     try:
-        sources.resolve(name)
+        sources.resolve(pretrained.name)
     except BadInput as error:
         raise BadInput(f"--pilot trains for real: {error}") from None
 

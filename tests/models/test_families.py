@@ -143,6 +143,35 @@ def test_an_unlisted_family_is_built_on_the_meta_device() -> None:
     assert arch.kind == "causal-lm" and arch.kv_width == 8
 
 
+_TINY = {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 50}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "mamba", **_TINY}, "num_attention_heads is missing"),
+        ({"model_type": "jamba", **_LLAMA, "num_experts": 2, "pad_token_id": 0}, "convolutions along"),
+        ({"model_type": "lfm2", **_LLAMA, "pad_token_id": 0, "layer_types": ["conv", "full_attention"]}, "conv"),
+    ],
+)
+def test_layers_that_do_not_attend_are_refused(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=f"a {config['model_type']} model cannot be planned: .*attention.*{words}"):
+        architecture(config)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "mamba2", **_TINY, "num_attention_heads": 2, "head_dim": 8, "expand": 3},  # transformers' check
+        {"model_type": "swin"},  # widths per stage: no hidden_size of all layers
+    ],
+)
+def test_what_transformers_or_the_count_trips_over_is_one_sentence(config: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=f"the shapes of a '{config['model_type']}' model cannot be found: ") as caught:
+        architecture(config)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

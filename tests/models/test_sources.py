@@ -61,6 +61,14 @@ def test_a_local_folder_comes_first(tmp_path: Path) -> None:
     assert sources.config(str(folder)) == CONFIG
 
 
+def test_a_file_called_like_a_model_is_not_that_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pythia-70m").write_text("notes on a run\n")
+    assert sources.config("pythia-70m")["model_type"] == "gpt_neox"
+    with pytest.raises(BadInput, match="is not valid JSON"):
+        sources.config("./pythia-70m")
+
+
 def test_the_cache_comes_before_the_catalogue(tmp_path: Path) -> None:
     assert sources.config("minilm")["hidden_size"] == 384
     folder = _model(sources.cache_folder("minilm"))

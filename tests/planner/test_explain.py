@@ -20,6 +20,9 @@ SGD = {"name": "sgd", "lr": 0.01}
 QUANTIZED = [{"name": "top_k", "fraction": 0.1}, {"name": "quantize", "bits": 4}]
 CLASSIFIER = {"name": "text-classification", "model": "minilm", "data": "chatterbot", "text_field": "prompt",
               "label_field": "topic", "partition": {"name": "iid", "clients": 12}}  # fmt: skip
+DIGITS = {"name": "images", "partition": {"name": "iid", "clients": 12}}
+VIT = {"name": "images", "model": "dinov2-small", "partition": {"name": "iid", "clients": 12}}
+OWN = {"name": "custom", "factory": f"{Path(__file__).parents[2] / 'examples/my_model.py'}:make"}
 TOY = {"name": "toy", "clients": 6, "samples_per_client": 8, "dimension": 3}
 MIXED = {"mix": {"phone": 1.0, "laptop": 2.0, "nvidia-h100": 1.0}}
 JOBS = {
@@ -35,6 +38,15 @@ JOBS = {
     "too long": {"rounds": 100_000, "task": job()["task"] | {"adapter": "full"}, "network": {"name": "leo"}},
     "too large": {"task": job()["task"] | {"model": "llama-3.1-8b"}, "fleet": {"mix": {"phone-mid": 1.0}}},
     "toy": {"task": TOY, "method": {"name": "fedprox"}, "network": {"name": "nb-iot"}},
+    "small network": {"task": DIGITS, "method": {"name": "fedadam", "local_steps": 2}},
+    "convolutions": {"task": DIGITS | {"model": "cnn", "adapter": "head"}, "transform": [{"name": "clip"}]},
+    "vision transformer": {"task": VIT | {"adapter": {"name": "lora", "rank": 4}}, "network": {"name": "cell"}},
+    "vision head": {"task": VIT | {"adapter": "head"}},
+    "text lora": {"task": CLASSIFIER | {"adapter": {"name": "lora", "rank": 4}}},
+    "own model": {"task": OWN, "method": {"name": "median", "local_steps": 2}},
+    **{adapter: {"task": job()["task"] | {"adapter": adapter}} for adapter in ("ia3", "prefix")},
+    **{method: {"task": DIGITS, "method": {"name": method, "local_steps": 2}} for method in ("local",)},
+    "ffa_lora": {"method": {"name": "ffa_lora"}},
     "air": {"task": TOY, "method": {"name": "fedavg"}, "network": {"name": "cell", "uplink": "aircomp"}},
 }  # fmt: skip
 
@@ -75,6 +87,25 @@ def test_a_formula_that_were_wrong_would_show():
     for name in ("lora_rank", "matmul_parameters", "peak_flops", "active_power_w", "rows"):
         changed = [Row(**(vars(row) | {"value": 2 * row.value})) if row.name == name else row for row in rows]
         assert any(value != pytest.approx(row.value, rel=1e-3) for row, value in evaluate(changed)), name
+
+
+def test_sources_are_those_of_the_task():
+    """A small network has neither tokens nor attention, and a head is not trained at twice its forward pass's cost."""
+    shown = {row.name: row.source for row in explained(JOBS["convolutions"])[1] if row.part == "model"}
+    assert shown["tokens"] == "of a row: rows have no length" and "float32" in shown["base_bytes"]
+    assert not any("Korthikanti" in text or "Kaplan" in text for text in shown.values())
+    images = {row.name: row.source for row in explained(JOBS["vision transformer"])[1] if row.part == "model"}
+    assert "patches" in images["tokens"] and "Korthikanti" in images["activation_bytes"]
+
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("radio_*.toml"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_examples_are_explained(file):
+    experiment = Experiment.load(file)
+    rows = explain(experiment, plan(experiment, rounds=1), Yardsticks())
+    assert all(value == pytest.approx(row.value, rel=1e-9) for row, value in evaluate(rows))
 
 
 def test_sources_are_those_of_the_catalogue():

@@ -48,7 +48,6 @@ def test_rising_metrics_are_continued_too():
 def test_what_was_reached_is_not_extrapolated():
     found = forecast([3.0, 2.5, 2.2, 2.3], 2.25)
     assert (found.rounds, found.low, found.high, found.measured, found.curve) == (2, 2, 2, True, None)
-    assert forecast([3.0, 2.5], 3.0).rounds == 1  # a plan plays at least one round
 
 
 @pytest.mark.parametrize(
@@ -59,11 +58,39 @@ def test_what_was_reached_is_not_extrapolated():
         ([3.0, 2.0, math.nan, 1.0, 0.9], 0.5, "not finite after 2 rounds"),
         ([3.0, 2.0, 1.6, 1.5, 1.49, 1.49, 1.49], 0.5, "short of 0.5"),
         (list(3.0 * (1.0 + TIMES) ** -0.1), 0.1, "more than 1,000,000 rounds"),
+        ([3.0, 3.1, 3.2, 3.3, 3.4], 1.0, "if more is better, it is met already"),
     ],
 )
 def test_what_cannot_be_said_is_said_so(values, target, words):
     found = forecast(values, target)
     assert found.rounds is None and words in found.reason
+
+
+@pytest.mark.parametrize(
+    ("values", "target", "falls"),
+    [
+        ([3.0, 2.5], 3.0, None),
+        ([2.0, 1.8, 1.6, 1.5, 1.4], 3.0, True),
+        ([0.7, 0.75, 0.8, 0.82, 0.83], 0.6, False),
+        ([0.7, 0.65, 0.6, 0.5, 0.5], 0.6, False),
+    ],
+)
+def test_what_is_met_before_the_first_round(values, target, falls):
+    found = forecast(values, target, falls=falls)
+    assert (found.rounds, found.low, found.high, found.measured, found.reason) == (0, 0, 0, True, "")
+
+
+def test_a_metric_whose_better_side_is_known_is_not_met_on_the_other():
+    """A loss of 3 that rises is not at 1, though 1 is on the side that it comes from."""
+    assert "did not move" in forecast([3.0, 3.1, 3.2, 3.3, 3.4], 1.0, falls=True).reason
+    assert "if" not in forecast([3.0, 3.1, 3.2, 3.3, 3.4], 1.0, falls=True).reason
+
+
+def test_there_is_one_limit_of_rounds():
+    """3 (1 + t)^-0.5: what takes 999,999 rounds is named, what takes 1,000,002 is not."""
+    law = PowerLaw(0.0, 3.0, 0.5, 0.0)
+    assert law.rounds_to(3.0 * 1e6**-0.5) == pytest.approx(999_999)
+    assert math.isinf(law.rounds_to(3.0 * 1_000_003.0**-0.5))
 
 
 def test_the_interval_holds_most_of_the_time():
@@ -114,6 +141,20 @@ def test_a_target_sets_the_plans_rounds(fedwave_):
     assert any("was reached after 2" in text for text in table["assumptions"])
     same = plan(toy(rounds=2))
     assert (table["total_bits"], table["round_s"]) == (same.total_bits, same.round_s)
+
+
+def test_a_target_that_is_met_already(fedwave_):
+    Path("digits.toml").write_text('rounds = 3\n[task]\nname = "images"\n[method]\nname = "fedavg"\nlocal_steps = 1\n')
+    code, out, _ = fedwave_("plan", "digits.toml", "--pilot", 1, "--target", "accuracy=0.001")
+    assert code == 0 and "accuracy 0.001 is met already" in out and "1 round in" in out
+    table = json.loads(fedwave_("plan", "digits.toml", "--pilot", 1, "--target", "loss=100", "--json")[1])
+    assert (table["pilot"]["forecast"]["rounds"], table["rounds"]) == (0, 1)
+
+
+def test_a_metric_that_there_is_not_is_refused_before_a_round_is_played(fedwave_, monkeypatch):
+    monkeypatch.setattr(Simulation, "stream", lambda self: pytest.fail("a round was played"))
+    code, _, err = fedwave_("plan", "job.toml", "--pilot", 3, "--target", "f1=0.5")
+    assert (code, err) == (2, "fedwave: --target: the task reports distance, loss, not 'f1'\n")
 
 
 def test_text_of_a_pilot(fedwave_):

@@ -96,3 +96,19 @@ def test_verdicts_of_jobs(yardsticks, changes, verdict, binding):
     first, *rest = lines(found)
     assert first.startswith(f"verdict: {verdict}; binding: {found.binding}")
     assert ("BROKEN" in "".join(rest)) == any(one.margin < 1 for one in found.constraints)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "words"),
+    [
+        ({"mix": {"phone": 1.0}}, "(at 20% of peak, assumed)"),
+        ({"mix": {"own": 1.0}, "device": {"own": {"training_efficiency": 0.15}}}, "(at 15% of peak)"),
+        ({"mix": {"own": 1.0}, "device": {"own": {}}}, "(at 20% of peak, the default)"),
+        ({"mix": {"phone": 1.0}, "device": {"phone": {"training_efficiency": 0.35}}}, "(at 35% of peak)"),
+    ],
+)
+def test_the_share_of_the_peak_is_assumed_only_where_it_is_the_catalogues(fleet, words):
+    rest = {"peak_flops": 1e12, "memory_bytes": 8e9, "memory_bandwidth_bytes_s": 2e10, "active_power_w": 5.0}
+    own = {name: rest | given for name, given in fleet.get("device", {}).items()}
+    found = plan(Experiment.parse(job(fleet=fleet | {"device": own})), rounds=1)
+    assert words in "\n".join(lines(found))

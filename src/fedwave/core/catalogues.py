@@ -8,6 +8,7 @@ before the package's; keys that an entry leaves out are those of the entry of th
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -93,7 +94,7 @@ def is_number(value: Any) -> bool:
 def state() -> State:
     """The user's files, each with the time of its last change: what a cache of their content depends on.
 
-    Raises :class:`BadInput` for a file that is not there.
+    Raises :class:`BadInput` for a file that is not there, and for a folder.
     """
     names = [name.strip() for name in os.environ.get(VARIABLE, "").split(os.pathsep)]
     return tuple(_stamp(os.path.abspath(os.path.expanduser(name))) for name in names if name)
@@ -101,7 +102,12 @@ def state() -> State:
 
 def _stamp(name: str) -> tuple[str, int]:
     try:
-        return name, os.stat(name).st_mtime_ns
+        found = os.stat(name)
+        if stat.S_ISDIR(found.st_mode):
+            tables = [f"[{kind}.NAME]" for kind in KINDS]
+            wanted = f"{', '.join(tables[:-1])} or {tables[-1]}"
+            raise BadInput(f"{VARIABLE}: {name} is a folder; name a TOML file with tables {wanted}")
+        return name, found.st_mtime_ns
     except (OSError, ValueError) as error:
         raise BadInput(f"{VARIABLE}: {name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 

@@ -14,7 +14,8 @@ def from_meta(config: Mapping[str, Any]) -> Architecture:
 
     Causal language models are built as such, all others with ``AutoModel``; which it is, the config's ``architectures``
     say, else whether transformers has a causal and no masked model of the family. Raises :class:`BadInput` for a
-    ``model_type`` that transformers does not know, or a config that it cannot build.
+    ``model_type`` that transformers does not know, a config that it cannot build, and a model whose tokens meet in
+    other ways than attention: its arithmetic and activations would be those of another model.
     """
     try:
         import torch
@@ -35,9 +36,32 @@ def from_meta(config: Mapping[str, Any]) -> Architecture:
         settings = hf.AutoConfig.for_model(config["model_type"], **table)
         with torch.device("meta"):
             model = loader.from_config(settings)
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise BadInput(f"the shapes of a {config['model_type']!r} model cannot be found: {error}") from None
-    return _measure(model, Config(_sizes(settings)))
+        _check_attention(kind, settings, model)
+        return _measure(model, Config(_sizes(settings)))
+    except BadInput:
+        raise
+    except Exception as error:  # each of hundreds of families raises what it likes
+        words = " ".join(str(error).split())
+        raise BadInput(f"the shapes of a {kind!r} model cannot be found: {words:.200}") from None
+
+
+def _check_attention(kind: str, settings: Any, model: Any) -> None:
+    """Raise :class:`BadInput` where not every layer attends: state spaces, linear attention, short convolutions."""
+    import torch
+
+    text = settings.get_text_config()
+    names = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or ()
+    others = sorted({name for name in names if "attention" not in name or "linear" in name})
+    others += ["convolutions along the text"] * any(
+        isinstance(module, torch.nn.Conv1d) and module.groups > 1 for module in model.modules()
+    )
+    if getattr(text, "num_attention_heads", None) is None:
+        others = ["num_attention_heads is missing"]
+    if others:
+        raise BadInput(
+            f"a {kind} model cannot be planned: arithmetic and activations are counted for layers of attention, and "
+            f"not all of its layers are such ({', '.join(others)})"
+        )
 
 
 def _is_causal(config: Mapping[str, Any]) -> bool:

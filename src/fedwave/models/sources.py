@@ -59,12 +59,16 @@ def is_cached(name: str) -> bool:
 def config(name: str) -> dict[str, Any]:
     """The ``config.json`` of model ``name`` as a dictionary: file, folder, cache, catalogue, hub, in this order.
 
+    A plain file goes by a name that the catalogue does not have (``./NAME`` names it all the same).
+
     Raises :class:`BadInput` naming the ways there are.
     """
-    for file in (_local(name), _local(name) / "config.json", cache_folder(name) / "config.json"):
+    entry = catalogue.lookup(name)
+    # A file that happens to be called like a model of the catalogue is not meant by that name.
+    files = [] if entry else [_local(name)]
+    for file in (*files, _local(name) / "config.json", cache_folder(name) / "config.json"):
         if file.is_file():
             return _read(file)
-    entry = catalogue.lookup(name)
     if entry is not None:
         return dict(entry.config)
     hub = _hub_id(name)

@@ -17,11 +17,12 @@ from fedwave.planner.constraints import DAY_S, Constraint, Yardsticks, left_s
 from fedwave.planner.explain_device import device_rows
 from fedwave.planner.rehearsal import Plan
 from fedwave.planner.row import Row
-from fedwave.tasks.pretrained import Pretrained
+from fedwave.tasks.pretrained import Pretrained, pretrained_of
 from fedwave.transforms.chain import Chain
 
 _KAPLAN = "Kaplan et al. 2020, Table 1, over all tokens of a row"
 _KORTHIKANTI = "Korthikanti et al. 2022, Section 4.1, term by term for this model's widths; attention keeps its scores"
+_LENGTHS = ("rows have no length", "patches of an image, and the class token")
 _HELD = {
     "weights": "frozen ones, and trained ones in float32",
     "gradients": "float32, of what is trained alone",
@@ -54,7 +55,7 @@ def explain(experiment: Experiment, plan: Plan, yardsticks: Yardsticks) -> list[
 
 def _model(experiment: Experiment, setting: Setting) -> Iterator[Row]:
     spec, task = setting.spec, experiment.task
-    pretrained: Pretrained | None = getattr(task, "pretrained", None)
+    pretrained = pretrained_of(task)
     entry = models.lookup(pretrained.name) if pretrained else None
     origin = f"task {name_of(task)}" if pretrained is None else f"shapes in the config of {pretrained.name}"
     if entry is not None:
@@ -62,10 +63,15 @@ def _model(experiment: Experiment, setting: Setting) -> Iterator[Row]:
     part = "model"
     yield Row(part, "model_parameters", spec.model_parameters, "1", origin)
     yield from _trainable(setting)
-    yield Row(part, "base_bytes", spec.base_bytes, "B", "frozen weights, at the width of task.dtype")
-    yield Row(part, "tokens", spec.tokens, "1", "of a row: task.max_tokens; every row is charged as long")
+    width = "at the width of task.dtype" if hasattr(task, "dtype") else "float32"
+    yield Row(part, "base_bytes", spec.base_bytes, "B", f"frozen weights, {width}")
+    length = (
+        "task.max_tokens; every row is charged as long" if hasattr(task, "max_tokens") else _LENGTHS[spec.tokens > 1]
+    )
+    yield Row(part, "tokens", spec.tokens, "1", f"of a row: {length}")
     yield from _flops(setting, pretrained)
-    yield Row(part, "activation_bytes", spec.activation_bytes, "B", f"of a row: {_KORTHIKANTI}")
+    kept = "values that the backward pass reads, layer by layer" if pretrained is None else _KORTHIKANTI
+    yield Row(part, "activation_bytes", spec.activation_bytes, "B", f"of a row: {kept}")
     yield Row(part, "inference_bytes", spec.inference_bytes, "B", "of a row: one layer's activations at a time")
 
 
@@ -104,8 +110,11 @@ def _flops(setting: Setting, pretrained: Pretrained | None) -> Iterator[Row]:
 
 
 def _backward(setting: Setting) -> Iterator[str]:
-    yield from (text for text in setting.spec.assumptions if "ackward" in text)
-    yield "of a row: input and weight gradients, twice a forward pass (Kaplan et al. 2020, Section 2.1)"
+    spec = setting.spec
+    yield from (text for text in spec.assumptions if "ackward" in text)
+    if spec.backward_flops == 2.0 * spec.forward_flops:
+        yield "of a row: input and weight gradients, twice a forward pass (Kaplan et al. 2020, Section 2.1)"
+    yield "of a row: gradients of what is trained, counted layer by layer"
 
 
 def _payload(setting: Setting, plan: Plan) -> Iterator[Row]:
@@ -204,7 +213,7 @@ def _totals(plan: Plan) -> Iterator[Row]:
     yield Row(part, "day_s", DAY_S, "s", "definition")
     yield Row(part, "total_s", plan.total_s, "s", "", "rounds * round_s")
     rate = "day_s / round_s" if plan.round_s > 0.0 else ""
-    yield Row(part, "rounds_per_day", plan.rounds_per_day, "1", "", rate)
+    yield Row(part, "rounds_per_day", plan.rounds_per_day, "1", "" if rate else "no round takes any time", rate)
     yield Row(part, "energy_j_per_client", plan.energy_j_per_client, "J", f"radio, training and waiting; {_REHEARSED}")
     everybody = f"of a round, all clients and the server; {_REHEARSED}"
     yield Row(part, "energy_j", plan.total_energy_j / plan.rounds, "J", everybody)

@@ -32,12 +32,12 @@ class PowerLaw:
         return self.limit + self.slope * (1.0 + np.asarray(rounds, dtype=float)) ** -self.exponent
 
     def rounds_to(self, target: float) -> float:
-        """Rounds until the curve is at ``target``; infinite where it does not get there."""
+        """Rounds until the curve is at ``target``; infinite where it does not get there within :data:`MOST`."""
         left = (target - self.limit) / self.slope if self.slope else -1.0
         if left <= 0.0:
             return math.inf
         power = -math.log(left) / self.exponent
-        return math.expm1(power) if power < math.log(2.0 * MOST) else math.inf
+        return math.expm1(power) if power <= math.log1p(MOST) else math.inf
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Forecast:
 
     Parameters
     ----------
-    rounds : until the target, ``None`` where it is not reached.
+    rounds : until the target, 0 where it is met before the first; ``None`` where it is not reached.
     low, high : 5 % and 95 % of refits to resampled residuals; ``None`` where that many are never there.
     measured : the target was reached in the rounds that were played.
     never : share of the refits that do not get there.
@@ -63,21 +63,22 @@ class Forecast:
     reason: str = ""
 
 
-def forecast(values: Sequence[float], target: float, *, seed: int = 0) -> Forecast:
+def forecast(values: Sequence[float], target: float, *, falls: bool | None = None, seed: int = 0) -> Forecast:
     """Rounds until ``target``; ``values[t]`` is the metric after ``t`` rounds, the first before any.
 
-    Whether the metric is to fall or to rise, the target says. The exponent is searched on a grid, limit and slope are
-    least squares for each, the limit not beyond 0 (falling) or 1 (rising) where values are never below 0 or above 1.
-    The interval is that of fits to the curve plus residuals drawn with replacement (Efron & Tibshirani 1993, ch. 9).
+    Whether less of the metric is better (``falls``) or more, the target says where it is ``None``. The exponent is
+    searched on a grid, limit and slope are least squares for each, the limit not beyond 0 (falling) or 1 (rising) where
+    values are never below 0 or above 1. The interval is that of fits to the curve plus residuals drawn with replacement
+    (Efron & Tibshirani 1993, ch. 9).
     """
     measured = np.asarray(values, dtype=float)
     if not np.isfinite(measured).all():
         bad = int(np.argmin(np.isfinite(measured)))
         return Forecast(None, reason=f"the metric is not finite after {bad} rounds: the training diverges")
-    falling = target <= measured[0]
+    falling = bool(target <= measured[0]) if falls is None else falls
     there = np.flatnonzero(measured <= target if falling else measured >= target)
     if len(there):
-        first = max(int(there[0]), 1)
+        first = int(there[0])
         return Forecast(first, first, first, measured=True)
     if len(measured) <= LEAST:
         return Forecast(None, reason=f"a fit needs at least {LEAST} rounds, and the target was not reached in fewer")
@@ -85,7 +86,7 @@ def forecast(values: Sequence[float], target: float, *, seed: int = 0) -> Foreca
     rounds = curve.rounds_to(target)
     low, high, never = _interval(measured, curve, target, falling=falling, seed=seed)
     if not math.isfinite(rounds):
-        return Forecast(None, low, high, never=never, curve=curve, reason=_never(curve, target, rounds))
+        return Forecast(None, low, high, never=never, curve=curve, reason=_never(curve, target, measured, falls))
     return Forecast(_whole(rounds, measured), low, high, never=never, curve=curve)
 
 
@@ -137,9 +138,11 @@ def _whole(rounds: float, measured: Floats) -> int:
     return max(math.ceil(rounds), len(measured))
 
 
-def _never(curve: PowerLaw, target: float, rounds: float) -> str:
+def _never(curve: PowerLaw, target: float, measured: Floats, falls: bool | None) -> str:
     if curve.slope == 0.0:
-        return "the metric did not move towards the target in the rounds that were played"
+        still = "the metric did not move towards the target in the rounds that were played"
+        other = "more" if target <= measured[0] else "less"
+        return still if falls is not None else f"{still}; if {other} is better, it is met already"
     side = curve.limit >= target if curve.slope > 0.0 else curve.limit <= target
     if side:
         return f"the fit levels off at {curve.limit:.4g}, short of {target:g}"

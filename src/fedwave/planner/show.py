@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 
+from fedwave.devices import catalogue
+from fedwave.devices.device import Device
 from fedwave.planner.changes import Change
 from fedwave.planner.needs import Needs
 from fedwave.planner.radio import Spread
@@ -24,7 +26,7 @@ def lines(plan: Plan) -> Iterator[str]:
     for name, text in _rows(plan):
         yield f"  {name:<10} {text}"
     for name, device in plan.devices.items():
-        yield f"  {name}: {_device(device)}"
+        yield f"  {name}: {_device(name, device)}"
     for one in plan.constraints:
         yield f"  {'holds' if one.margin >= 1.0 else 'BROKEN'}: {one.sentence()}"
     for assumption in plan.assumptions:
@@ -149,12 +151,20 @@ def _rates(spread: Spread) -> str:
     return " / ".join(si(value, "bit/s") for value in (spread.p5, spread.p50, spread.p95)) + " at p5 / p50 / p95"
 
 
-def _device(device: Needs) -> str:
+def _device(name: str, device: Needs) -> str:
     battery = "" if device.battery_share is None else f", {device.battery_share:.2%} of a battery a round"
     return (
-        f"{duration(device.compute_s)} of computing (at {device.training_efficiency:.0%} of peak, assumed), "
-        f"{_memory(device)}{battery}"
+        f"{duration(device.compute_s)} of computing (at {device.training_efficiency:.0%} of peak"
+        f"{_taken(name, device.training_efficiency)}), {_memory(device)}{battery}"
     )
+
+
+def _taken(name: str, efficiency: float) -> str:
+    """Whether the share of the peak is the catalogue's assumption, or what a device of one's own has unless told."""
+    known = next((row for row in catalogue.rows(name) if row.key == "training_efficiency"), None)
+    if known is not None and known.value == efficiency:
+        return ", assumed" if known.basis == "assumed" else ""
+    return ", the default" if known is None and efficiency == Device.training_efficiency else ""
 
 
 def _base(base: dict[str, float]) -> str:

@@ -157,6 +157,11 @@ class Pretrained:
         return short if selected == set(modules) else modules
 
 
+def pretrained_of(task: object) -> Pretrained | None:
+    """The pretrained model of ``task``; ``None`` where it trains a network of its own."""
+    return None if getattr(task, "built_in", False) else getattr(task, "pretrained", None)
+
+
 def _output_flops(arch: Architecture, tokens: int) -> float:
     """Forward FLOPs of what comes after the layers: a language model's output layer."""
     return 2.0 * tokens * arch.vocab * arch.hidden if arch.kind == "causal-lm" else 0.0
