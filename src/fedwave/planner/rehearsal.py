@@ -35,8 +35,8 @@ _USUAL = Yardsticks()
 _STAND_IN = "the network's own fidelity takes too long for a plan: this is its link tables'"
 _UNCHARGED = "no battery is charged while the job lasts"
 _BEYOND = (
-    "the job is gone through as if {:,} rounds were all: batteries run down as over all rounds of the job, changes of the "
-    "base model pile up as over these"
+    "the job is gone through as if {:,} rounds were all: batteries run down as over all rounds of the job, changes of "
+    "the base model pile up as over these"
 )
 _NO_DELIVERY = (
     "how the base model ({:.3g} GB) gets to the devices is in no number: this network's plan does not cover it"
