@@ -174,7 +174,8 @@ def _map(
         return
     print(", ".join(f"{count:,} {name}" for name, count in write.totals(found).items()))
     console.show_rows(write.shares(found))
-    print("binds where it is not suitable:", ", ".join(f"{n} {count:,}" for n, count in write.bound(found).items()))
+    if bound := write.bound(found):
+        print("binds where it is not suitable:", ", ".join(f"{name} {count:,}" for name, count in bound.items()))
     print(*(f"assumes: {one}" for one in found.assumptions), *files, sep="\n")
 
 

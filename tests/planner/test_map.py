@@ -238,6 +238,8 @@ def test_command(tmp_path, monkeypatch, capsys):
     table = json.loads(run(monkeypatch, capsys, "plan", str(path), "--map", "--json", *chosen))
     assert [cell["verdict"] for cell in table["cells"]] == ["suitable", "unsuitable"]
     assert not (tmp_path / "map.html").exists()
+    cells = ["--models", "pythia-14m", *chosen[2:]]
+    assert "binds" not in run(monkeypatch, capsys, "plan", str(path), "--map", *cells)
     assert "are for plan --map" in run(monkeypatch, capsys, "plan", str(path), "--models", "gpt2", code=2)
 
 
