@@ -105,6 +105,22 @@ def test_a_battery_runs_down():
     assert found.delivered_share[1, 0, 0, 0] < 1.0
 
 
+def test_ranks_by_device():
+    """A phone of rank 4 sends a quarter of a laptop of rank 16; a device without a rank has no job, and says so."""
+    adapter = {"name": "lora", "rank": {"phone": 4, "laptop": 16}}
+    experiment = job(task=JOB["task"] | {"adapter": adapter}, method={"name": "flora", "local_steps": 4},
+                     fleet={"mix": {"phone": 0.5, "laptop": 0.5}})  # fmt: skip
+    found = made(experiment, models="pythia-70m", methods="job", networks="fixed", devices="phone-mid,phone,laptop")
+    cells = {one["device"]: one for one in write.rows(found)}
+    for name in ("phone", "laptop"):
+        planned = plan(found.jobs.experiment("pythia-70m", found.axes.methods[0], "fixed", name), rounds=ROUNDS)
+        for number in ("uplink_bits_per_client", "downlink_bits_per_client", "compute_s", "uplink_s"):
+            assert cells[name][number] == pytest.approx(getattr(planned, number)), (name, number)
+    assert cells["laptop"]["uplink_bits_per_client"] == 4.0 * cells["phone"]["uplink_bits_per_client"]
+    assert cells["phone-mid"]["verdict"] == "impossible"
+    assert "no entry for device 'phone-mid'" in found.refused["pythia-70m", "job"]
+
+
 def test_transfers_between_two_sizes_are_linear():
     """Over a link of 1 Gbit/s and 10 ms, which takes 0.01 + bits / 1e9 seconds whatever was rehearsed."""
     network = {"name": "ideal", "uplink_mbps": 1000.0, "downlink_mbps": 500.0, "latency_s": 0.01}
