@@ -2,8 +2,8 @@
 
     python benchmarks/plan_map.py [--runs 3] [--check 200]
 
-``--check N`` plans N cells drawn at random as well, and says how far the map is from these plans: from those of the same
-rounds of the job's own seed (``same_rounds``), and from those that ``fedwave plan`` prints (``several_seeds``).
+``--check N`` plans N cells drawn at random as well, and says how far the map is from these plans: from those of the
+same rounds of the job's own seed (``same_rounds``), and from those that ``fedwave plan`` prints (``several_seeds``).
 Run it on one core (``OMP_NUM_THREADS=1``); CPU seconds do not count what other programs take.
 """
 

@@ -16,7 +16,7 @@ from fedwave.experiment import Experiment
 from fedwave.planner import plan
 from fedwave.planner.map import Jobs, axes_of, recipes_of, suitability, write
 from fedwave.planner.map.grid import ROUNDS
-from fedwave.planner.map.links import cohorts, links, sizes_bits
+from fedwave.planner.map.links import Links, cohorts, links, sizes_bits
 from fedwave.planner.map.page import render
 
 JOB = {
@@ -131,6 +131,42 @@ def test_transfers_between_two_sizes_are_linear():
     assert found.transfers("up", bits).seconds[0, :, 0] == pytest.approx(0.01 + bits[0] / 1e9)
     assert found.transfers("down", bits).seconds[0, :, 0] == pytest.approx(0.01 + bits[0] / 5e8)
     assert not found.transfers("up", bits).seconds[1].any()
+
+
+def test_transfers_beyond_the_sizes_are_linear_too():
+    """As above: 0.01 + bits / 1e9 seconds for ten times the largest size, and for a tenth of the smallest."""
+    network = {"name": "ideal", "uplink_mbps": 1000.0, "downlink_mbps": 500.0, "latency_s": 0.01}
+    setting = job(network=network).setting()
+    found = links(setting, *cohorts(setting, 2), np.array([1e7, 1e8]))
+    assert found.transfers("up", np.array([[1e6, 1e9]])).seconds[0, :, 0] == pytest.approx([0.011, 1.01])
+
+
+def half_of_them_out_of_reach():
+    partition = {"name": "iid", "clients": 10}
+    return job(task=JOB["task"] | {"partition": partition}, method={"name": "flora", "local_steps": 4},
+               network={"name": "cell", "radius_m": 2500.0}, sampler={"name": "uniform", "cohort": 5})  # fmt: skip
+
+
+def test_what_a_client_that_was_away_receives_is_rehearsed(monkeypatch):
+    """With outages flora asks for more than one round's changes; no size that is asked is beyond the rehearsed ones."""
+    asked, real = [], Links.transfers
+
+    def seen(self, way, bits):
+        asked.append(float(np.max(bits)) / self.sizes_bits[-1])
+        return real(self, way, bits)
+
+    monkeypatch.setattr(Links, "transfers", seen)
+    found = made(half_of_them_out_of_reach(), models="pythia-70m", methods="job", networks="job", devices="laptop")
+    assert found.delivered_share.item() < 0.9
+    assert max(asked) <= 1.0
+
+
+def test_clients_without_a_link_are_not_waited_for():
+    """flora, half the clients out of reach: they lack all changes, and nobody waits for what never arrives."""
+    found = made(half_of_them_out_of_reach(), models="pythia-70m", methods="job", networks="job", devices="laptop")
+    planned = plan(found.jobs.experiment("pythia-70m", found.axes.methods[0], "job", "laptop"), rounds=ROUNDS)
+    assert planned.lost["missed_broadcast"] > 0.1
+    assert found.path_s[0].item() == pytest.approx(planned.downlink_s, rel=0.2)
 
 
 def test_sizes_hold_all_payloads():

@@ -17,7 +17,7 @@ from fedwave.planner.constraints import ENOUGH, Constraint, Terms, Yardsticks, a
 from fedwave.planner.map.axes import Axes
 from fedwave.planner.map.demands import Demand, demand, received
 from fedwave.planner.map.jobs import Jobs
-from fedwave.planner.map.links import Links, cohorts, links, mean_bits
+from fedwave.planner.map.links import Links, cohorts, links
 from fedwave.planner.map.recipes import Recipe
 from fedwave.planner.map.rounds import PARTS, Rounds, rounds
 from fedwave.wireless.network import Network
@@ -135,10 +135,12 @@ class _Group:
     demands: dict[_Place, Demand]
 
     def payloads(self) -> Floats:
-        """Mean bits of every round's cohort, up and down."""
-        found = [mean_bits(d.up_bits, self.asked).ravel() for d in self.demands.values()]
+        """Bits of every client in every round, up and down; what one receives that never got a broadcast before too."""
+        nobody, found = np.zeros_like(self.asked), []
         for one in self.demands.values():
-            found.append(mean_bits(received(one, self.asked, self.asked, self.asked), self.asked).ravel())
+            found.append(one.up_bits[:, self.asked].ravel())
+            for got in (self.asked, nobody):
+                found.append(received(one, self.asked, got, self.asked)[:, self.asked].ravel())
         return np.concatenate(found)
 
 

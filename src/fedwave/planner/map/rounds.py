@@ -107,7 +107,7 @@ def _course(demands: Sequence[Demand], down_bits: Floats, links: Links) -> _Cour
 
 def _sent(links: Links, way: Way, bits: Floats) -> Transfers:
     """All transfers of one direction, ``[M, 1, R, C]``, at the mean of each round's ``bits [M, R, C]``."""
-    found = links.transfers(way, links.mean(bits))
+    found = links.transfers(way, links.mean(way, bits))
     return Transfers(**{name: values[:, None] for name, values in vars(found).items()})
 
 
