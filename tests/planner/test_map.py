@@ -121,6 +121,32 @@ def test_ranks_by_device():
     assert "no entry for device 'phone-mid'" in found.refused["pythia-70m", "job"]
 
 
+def test_who_declines_is_said():
+    """The map's cohorts are those of full batteries; a job whose clients decline says so, and one that starts below."""
+    fleet = {"mix": {"phone": 1.0}, "initial_charge": 0.6, "min_charge": 0.5}
+    chosen = {"models": "pythia-70m", "methods": "lora", "networks": "fixed"}
+    said = made(job(fleet=fleet), devices="phone,rtx-4090", **chosen).assumptions
+    assert any("fleet.min_charge" in one for one in said)
+    assert not any("fleet.min_charge" in one for one in made(job(fleet=fleet), devices="rtx-4090", **chosen).assumptions)
+    assert not any("fleet.min_charge" in one for one in made(job(), devices="phone", **chosen).assumptions)
+    empty = made(job(fleet=fleet | {"initial_charge": 0.3}), devices="phone,rtx-4090", **chosen)
+    assert {one["device"]: (one["verdict"], one["delivered_share"]) for one in write.rows(empty)} == {
+        "phone": ("unsuitable", 0.0),
+        "rtx-4090": ("suitable", 1.0),
+    }
+
+
+def test_waiting_is_part_of_what_a_battery_gives():
+    """A battery of 100 J, of which a round may take a twentieth: the margin is 5 J over all joules, waiting too."""
+    own = {"peak_flops": 1e12, "memory_bytes": 16e9, "memory_bandwidth_bytes_s": 5e10, "active_power_w": 5.0,
+           "idle_power_w": 4.0, "battery_j": 100.0, "training_efficiency": 0.3}  # fmt: skip
+    experiment = job(fleet={"mix": {"tablet": 1.0}, "device": {"tablet": own}})
+    found = made(experiment, models="pythia-70m", methods="full", networks="lte", devices="tablet")
+    cell = found.cell(0, 0, 0, 0)
+    assert cell["binding"] == "energy"
+    assert cell["margin"] == pytest.approx(5.0 / cell["energy_j_per_client"])
+
+
 def test_transfers_between_two_sizes_are_linear():
     """Over a link of 1 Gbit/s and 10 ms, which takes 0.01 + bits / 1e9 seconds whatever was rehearsed."""
     network = {"name": "ideal", "uplink_mbps": 1000.0, "downlink_mbps": 500.0, "latency_s": 0.01}
@@ -267,6 +293,17 @@ def test_tables_count_every_cell(drawn, tmp_path):
     assert row["fixed"] == f"{share:.0%}"
     with pytest.raises(BadInput, match="is a folder"):
         write.write_csv(found, tmp_path)
+
+
+def test_page_shows_commands_with_the_yardsticks(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "job.toml"
+    path.write_text(job().to_toml())
+    chosen = ["--models", "pythia-14m", "--methods", "lora", "--networks", "fixed", "--devices", "phone"]
+    asked = []
+    monkeypatch.setattr("fedwave.planner.map.page.write_page", lambda found, out, *, job: asked.append(job) or out)
+    run(monkeypatch, capsys, "plan", str(path), "rounds=20", "--map", *chosen, "--max-days", "7", "--max-battery", ".01")
+    run(monkeypatch, capsys, "plan", str(path), "--map", *chosen)
+    assert asked == [f"{path} --max-days=7.0 --max-battery=0.01 rounds=20", str(path)]
 
 
 def test_page_asks_nothing_of_the_network_and_is_small(drawn):

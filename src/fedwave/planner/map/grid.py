@@ -34,6 +34,9 @@ APPROXIMATION = (
     "between them; clients of a round send together, each the mean payload; computing is added to their time, "
     "and a deadline cuts off what was rehearsed without one"
 )
+_CALLED = (
+    "clients are called whatever their charge, also below fleet.min_charge; a single plan calls others in their place"
+)
 _USUAL = Yardsticks()
 Progress = Callable[[int, int], None]
 
@@ -222,10 +225,9 @@ class _Table:
 
     def _cell(self, place: tuple[int, int, int, int], asks: Demand, met: Rounds, at: tuple[int, int]) -> None:
         setting, needs = asks.setting, asks.needs[at[1]]
-        radio_j, battery_j = float(met.radio_j[at]), needs.battery_j
-        share = None if battery_j is None else (needs.compute_j + radio_j) / battery_j
+        share = None if needs.battery_j is None else float(met.energy_j[at]) / needs.battery_j
         constraints = all_constraints(
-            {self.axes.devices[place[3]]: replace(needs, radio_j=radio_j, battery_share=share)},
+            {self.axes.devices[place[3]]: replace(needs, battery_share=share)},
             asks.server,
             dict(zip(PARTS, met.path_s[(slice(None), *at)].tolist(), strict=True)),
             float(met.access_s[at]),
@@ -252,6 +254,8 @@ class _Table:
                 for name, what in _OF_PAIRS.items():
                     pairs[name][at[:2]] = what(one)
                 assumptions |= dict.fromkeys(one.setting.spec.assumptions)
+                if one.setting.fleet.min_charge and any(device.battery_j is not None for device in one.needs):
+                    assumptions[_CALLED] = None
         own = (f"the map is {APPROXIMATION}", *self.jobs.assumptions(self.axes.models))
         return Map(
             axes=self.axes,

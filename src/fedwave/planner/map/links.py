@@ -143,9 +143,10 @@ def sizes_bits(payloads: Floats) -> Floats:
 def cohorts(setting: Setting, rounds: int) -> tuple[Ints, Bools]:
     """Ids ``[R, C]`` of the clients of each round, filled up where a cohort is smaller; who of them is asked.
 
-    Batteries are full, so that nobody declines.
+    Nobody declines for want of charge: the cohorts serve for devices with and without batteries.
     """
     world = setting.world()
+    world = replace(world, battery_j=np.full_like(world.battery_j, np.inf))
     called_ids = [called(setting, replace(world, round=index)).ids for index in range(rounds)]
     most = max(map(len, called_ids), default=0)
     ids, asked = np.zeros((rounds, most), dtype=np.int64), np.zeros((rounds, most), dtype=bool)

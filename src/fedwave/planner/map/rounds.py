@@ -26,7 +26,7 @@ class Rounds:
     ----------
     round_s, access_s : means over the rounds.
     path_s : the critical path by part, ``[parts, M, D]``.
-    energy_j, radio_j : of a client in a round, means.
+    energy_j : of a client in a round, mean; radio, training and waiting.
     airtime_share : of the uplink carrier.
     heard : share of the updates that count; ``enough``: the quorum is heard in most rounds.
     lost : share of the updates by status, ``[statuses, M, D]``.
@@ -36,7 +36,6 @@ class Rounds:
     access_s: Floats
     path_s: Floats
     energy_j: Floats
-    radio_j: Floats
     airtime_share: Floats
     heard: Floats
     enough: Bools
@@ -165,7 +164,8 @@ def _powered(demands: Sequence[Demand], links: Links, course: _Course, battery_j
     """``[M, D, R, C]`` who takes part: memory and what is left of the battery suffice."""
     setting = demands[0].setting
     need = np.stack([d.joules.sum(0) for d in demands])  # [M, D, R, C]
-    fits = np.stack([d.fits for d in demands])[:, :, None]
+    charged = (setting.fleet.initial_charge >= setting.fleet.min_charge) | np.isinf(battery_j)  # else nobody is called
+    fits = (np.stack([d.fits for d in demands]) & charged)[:, :, None]
     left = np.full((*need.shape[:2], len(setting.population)), np.inf)
     left = np.minimum(left, setting.fleet.initial_charge * battery_j[None, :, None])
     took = np.zeros(need.shape, dtype=bool)
@@ -201,7 +201,6 @@ def _means(demands: Sequence[Demand], links: Links, course: _Course, took: Bools
         access_s=access_s.mean(-1),
         path_s=path.mean(-1),
         energy_j=((course.radio_j + course.compute_j) * took).sum((-1, -2)) / counted,
-        radio_j=(course.radio_j * took).sum((-1, -2)) / counted,
         airtime_share=np.minimum(share, 1.0),
         heard=lost[0],
         enough=delivered.mean(-1) >= 0.5,
