@@ -127,7 +127,9 @@ def test_who_declines_is_said():
     chosen = {"models": "pythia-70m", "methods": "lora", "networks": "fixed"}
     said = made(job(fleet=fleet), devices="phone,rtx-4090", **chosen).assumptions
     assert any("fleet.min_charge" in one for one in said)
-    assert not any("fleet.min_charge" in one for one in made(job(fleet=fleet), devices="rtx-4090", **chosen).assumptions)
+    assert not any(
+        "fleet.min_charge" in one for one in made(job(fleet=fleet), devices="rtx-4090", **chosen).assumptions
+    )
     assert not any("fleet.min_charge" in one for one in made(job(), devices="phone", **chosen).assumptions)
     empty = made(job(fleet=fleet | {"initial_charge": 0.3}), devices="phone,rtx-4090", **chosen)
     assert {one["device"]: (one["verdict"], one["delivered_share"]) for one in write.rows(empty)} == {
@@ -301,7 +303,9 @@ def test_page_shows_commands_with_the_yardsticks(tmp_path, monkeypatch, capsys):
     chosen = ["--models", "pythia-14m", "--methods", "lora", "--networks", "fixed", "--devices", "phone"]
     asked = []
     monkeypatch.setattr("fedwave.planner.map.page.write_page", lambda found, out, *, job: asked.append(job) or out)
-    run(monkeypatch, capsys, "plan", str(path), "rounds=20", "--map", *chosen, "--max-days", "7", "--max-battery", ".01")
+    run(
+        monkeypatch, capsys, "plan", str(path), "rounds=20", "--map", *chosen, "--max-days", "7", "--max-battery", ".01"
+    )
     run(monkeypatch, capsys, "plan", str(path), "--map", *chosen)
     assert asked == [f"{path} --max-days=7.0 --max-battery=0.01 rounds=20", str(path)]
 

@@ -127,8 +127,7 @@ class _Line:
         """Who has no link leaves the round, and so does who is overtaken by the deadline."""
         lost = self.alive & (sent.status > 0)
         seconds = np.where(np.isnan(sent.seconds), 0.0, np.maximum(sent.seconds - saved_s, 0.0))
-        left_s = np.maximum(self.deadline_s - self.now_s, 0.0)
-        share = np.where(seconds > left_s, left_s / np.maximum(seconds, 1e-300), 1.0) * self.alive
+        share = self.alive * self._in_time(seconds)
         self.radio_j += share * np.maximum(sent.joules - saved_j, 0.0)
         self.block_s += share * sent.block_s
         self.access_s += np.minimum(sent.access_s, seconds) * share
@@ -140,15 +139,18 @@ class _Line:
 
     def compute(self, seconds: Floats, joules: Floats) -> None:
         """Everybody that is still there computes."""
-        left_s = np.maximum(self.deadline_s - self.now_s, 0.0)
-        share = np.where(seconds > left_s, left_s / np.maximum(seconds, 1e-300), 1.0)
-        self.compute_j += self.alive * share * joules
+        self.compute_j += self.alive * self._in_time(seconds) * joules
         self._spend(1, seconds, "deadline")
 
     def end_s(self) -> Floats:
         """When the server stops waiting, ``[M, D, R]``."""
         last = np.where(self.alive.any(-1), np.where(self.alive, self.now_s, 0.0).max(-1), self.now_s.max(-1))
         return np.where(self.late.any(-1), self.deadline_s, last)
+
+    def _in_time(self, seconds: Floats) -> Floats:
+        """Share of the next ``seconds`` that is before the deadline."""
+        left_s = np.maximum(self.deadline_s - self.now_s, 0.0)
+        return np.where(seconds > left_s, left_s / np.maximum(seconds, 1e-300), 1.0)
 
     def _spend(self, part: int, seconds: Floats, status: str) -> None:
         before = np.minimum(self.now_s, self.deadline_s)
