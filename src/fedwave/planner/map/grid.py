@@ -233,7 +233,7 @@ class _Table:
             dict(zip(PARTS, met.path_s[(slice(None), *at)].tolist(), strict=True)),
             float(met.access_s[at]),
             float(met.airtime_share[at]),
-            terms=Terms.of(setting, self.yardsticks, server_s=asks.server_s, cohort=len(asks.cohorts[0])),
+            terms=Terms.of(setting, self.yardsticks, server_s=asks.server_s, cohort=max(map(len, asks.cohorts))),
             yardsticks=self.yardsticks,
         )
         heard = float(met.heard[at])
