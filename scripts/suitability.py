@@ -24,9 +24,9 @@ PANELS = ("full", "lora", "lora-last4", "fedkseed")
 HEAD = """# To what extent do foundation models suit federated learning over wireless networks?
 
 {models} models of the catalogue, {methods} ways of fine-tuning, {networks} networks and {devices} classes of device:
-{cells:,} combinations, of which {jobs:,} are jobs (some adapters do not fit some models). Each is judged as by
-`fedwave plan`, from one map of all of them, `fedwave plan --map`. `scripts/suitability` makes this page; every number
-on it comes from that map.
+{cells:,} combinations, of which {jobs:,} are jobs (some adapters do not fit some models). Each is judged by the rules
+of `fedwave plan`, on one map of all of them, `fedwave plan --map`, which approximates single plans
+({{doc}}`howto/plan` says how well). `scripts/suitability` makes this page; every number on it comes from that map.
 
 ## The job
 
@@ -105,20 +105,20 @@ class Findings:
         jobs = sum(counts.values()) - counts["impossible"]
         part = {name: counts[name] / jobs for name in VERDICTS[:3]}
         return (
-            f"Of {jobs:,} jobs, {part['suitable']:.0%} are suitable, {part['conditional']:.1%} conditional and "
-            f"{part['unsuitable']:.0%} unsuitable."
+            f"Of {jobs:,} jobs, {part['suitable']:.1%} are suitable, {part['conditional']:.1%} conditional and "
+            f"{part['unsuitable']:.1%} unsuitable."
         )
 
     def _binds(self) -> str:
-        counts = bound(self.map)
-        whole = sum(counts.values())
-        parts = [f"{name} {count / whole:.0%}" for name, count in counts.items() if count >= 0.005 * whole]
-        return f"Where a job is not suitable, this binds: {', '.join(parts)}."
+        return f"Where a job is not suitable, this binds: {in_shares(bound(self.map))}."
 
     def _sizes(self) -> str:
         devices = ("phone-mid", "phone", "laptop", "jetson-agx-orin", "rtx-4090", "nvidia-h100")
-        parts = [f"{self.largest('lora', '5g-umi', name)} on `{name}`" for name in devices]
-        return f"The largest models that suit LoRA of rank 8 over a city's 5G cells (`5g-umi`) are {', '.join(parts)}."
+        parts = [f"`{name}` {self.largest('lora', '5g-umi', name)}" for name in devices]
+        return (
+            f"The largest suitable model with LoRA of rank 8 over a city's 5G cells (`5g-umi`), by device: "
+            f"{', '.join(parts)}."
+        )
 
     def _adapters(self) -> str:
         full, lora = ([self.share(method=name, network=network) for network in (None, "lte", "fixed")]
@@ -133,7 +133,7 @@ class Findings:
         return (
             f"The network decides about {changes['full']:.0%} of the pairs of model and device under full fine-tuning "
             f"and about {changes['lora']:.0%} under LoRA, that is, their verdicts differ between networks; without "
-            f"NB-IoT it is {wide['full']:.0%} and {wide['lora']:.1%}: the device decides about the rest."
+            f"NB-IoT it is {wide['full']:.0%} and {wide['lora']:.1%}. The rest fares alike on every network."
         )
 
     def _decided(self, without: tuple[str, ...]) -> dict[str, float]:
@@ -158,21 +158,22 @@ class Findings:
         r = self.method["lora"]
         verdict, code = self.map.verdict[:, r][..., phones], self.map.binding[:, r][..., phones]
         missed = (verdict != SUITABLE) & (verdict != IMPOSSIBLE)
-        counted = Counter(self.map.bounds[one] for one in code[missed])
+        counted = dict(Counter(self.map.bounds[one] for one in code[missed]).most_common())
         energy = self.map.energy_j[:, r, self.network["5g-umi"], self.device["phone"]]
         model = self.axes.models.index("llama-3.2-1b")
-        parts = ", ".join(f"{name} {count / missed.sum():.0%}" for name, count in counted.most_common(3))
+        fate = VERDICTS[self.map.verdict[model, r, self.network["5g-umi"], self.device["phone"]]]
         return (
-            f"On phones, what keeps LoRA from being suitable is {parts}; a round of llama-3.2-1b over `5g-umi` costs "
-            f"the battery of `phone` {si(float(energy[model]), 'J')}."
+            f"On phones {missed.sum() / (verdict != IMPOSSIBLE).sum():.0%} of the jobs with LoRA are not suitable; "
+            f"what binds there: {in_shares(counted)}. A round of llama-3.2-1b over `5g-umi` asks "
+            f"{si(float(energy[model]), 'J')} of the battery of `phone` (the verdict is {fate})."
         )
 
     def _layers(self) -> str:
         both, places = self._memory("lora-last4", "lora"), ("5g-umi", "phone")
         return (
-            f"LoRA in the last four layers alone needs {both:.0%} of the memory of LoRA in all (median over models); "
-            f"the largest suitable model on `phone` over `5g-umi` is then {self.largest('lora-last4', *places)} "
-            f"instead of {self.largest('lora', *places)}."
+            f"LoRA in the last four layers alone needs {both:.0%} of the memory of LoRA in all (median over models). "
+            f"The largest suitable model on `phone` over `5g-umi`: {self.largest('lora-last4', *places)} in the last "
+            f"four layers, {self.largest('lora', *places)} in all."
         )
 
     def _zeroth(self) -> str:
@@ -180,8 +181,8 @@ class Findings:
         share, narrow = (self.share(method="fedkseed", network=network) for network in (None, "nb-iot"))
         lora, full = (self._memory("fedkseed", name) for name in ("lora", "full"))
         return (
-            f"FedKSeed sends {sent / 8e3:.0f} kB whatever the model and suits {share:.0%} of all models, networks and "
-            f"devices ({narrow:.0%} over NB-IoT); it trains all weights in float32, and its memory is {lora:.2f} times "
+            f"FedKSeed sends {sent / 8e3:.0f} kB (median over models); it suits {share:.0%} of all models, networks "
+            f"and devices ({narrow:.0%} over NB-IoT). It trains all weights in float32; its memory is {lora:.2f} times "
             f"that of LoRA on bfloat16 weights and {full:.2f} times that of full fine-tuning (medians over models)."
         )
 
@@ -198,6 +199,15 @@ class Findings:
         """Median over models of the ratio of the peaks."""
         peak = self.map.peak_memory_bytes
         return float(np.nanmedian(peak[:, self.method[one]] / peak[:, self.method[other]]))
+
+
+def in_shares(counts: dict[str, int]) -> str:
+    """What there is most of first, down to half a percent; ``others`` are the rest."""
+    whole = sum(counts.values())
+    shown = {name: count for name, count in counts.items() if count >= 0.005 * whole}
+    if rest := whole - sum(shown.values()):
+        shown["others"] = rest
+    return ", ".join(f"{name} {count / whole:.1%}" for name, count in shown.items()) or "nothing"
 
 
 def draw(found: Map) -> None:

@@ -142,7 +142,7 @@ def plan(
         wanted = {"models": models_, "methods": methods, "networks": networks, "devices": devices}
         beside = job.parent if os.access(job.parent, os.W_OK) else Path()
         page = html or (None if as_json else beside / "map.html")
-        command = shlex.join([str(job), *(overrides or [])])
+        command = shlex.join([str(job), *_apart_from(Yardsticks(), yardsticks), *(overrides or [])])
         _map(experiment, yardsticks, wanted, csv=csv, page=page, job=command, as_json=as_json, quiet=quiet)
         return
     if csv or html or {models_, methods, networks, devices} != {"all"}:
@@ -153,6 +153,13 @@ def plan(
         _print_json(table)
     if not found.feasible:
         raise typer.Exit(3)
+
+
+def _apart_from(usual: Any, yardsticks: Any) -> list[str]:
+    """Options for those of the yardsticks that are not as usual."""
+    names = {"--max-days": "days", "--max-battery": "battery_share", "--max-airtime": "airtime_share"}
+    own = {option: getattr(yardsticks, name) for option, name in names.items()}
+    return [f"{option}={value!r}" for option, value in own.items() if value != getattr(usual, names[option])]
 
 
 def _map(
@@ -174,7 +181,8 @@ def _map(
         return
     print(", ".join(f"{count:,} {name}" for name, count in write.totals(found).items()))
     console.show_rows(write.shares(found))
-    print("binds where it is not suitable:", ", ".join(f"{n} {count:,}" for n, count in write.bound(found).items()))
+    if bound := write.bound(found):
+        print("binds where it is not suitable:", ", ".join(f"{name} {count:,}" for name, count in bound.items()))
     print(*(f"assumes: {one}" for one in found.assumptions), *files, sep="\n")
 
 

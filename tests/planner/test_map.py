@@ -16,7 +16,7 @@ from fedwave.experiment import Experiment
 from fedwave.planner import plan
 from fedwave.planner.map import Jobs, axes_of, recipes_of, suitability, write
 from fedwave.planner.map.grid import ROUNDS
-from fedwave.planner.map.links import cohorts, links, sizes_bits
+from fedwave.planner.map.links import Links, cohorts, links, sizes_bits
 from fedwave.planner.map.page import render
 
 JOB = {
@@ -105,6 +105,50 @@ def test_a_battery_runs_down():
     assert found.delivered_share[1, 0, 0, 0] < 1.0
 
 
+def test_ranks_by_device():
+    """A phone of rank 4 sends a quarter of a laptop of rank 16; a device without a rank has no job, and says so."""
+    adapter = {"name": "lora", "rank": {"phone": 4, "laptop": 16}}
+    experiment = job(task=JOB["task"] | {"adapter": adapter}, method={"name": "flora", "local_steps": 4},
+                     fleet={"mix": {"phone": 0.5, "laptop": 0.5}})  # fmt: skip
+    found = made(experiment, models="pythia-70m", methods="job", networks="fixed", devices="phone-mid,phone,laptop")
+    cells = {one["device"]: one for one in write.rows(found)}
+    for name in ("phone", "laptop"):
+        planned = plan(found.jobs.experiment("pythia-70m", found.axes.methods[0], "fixed", name), rounds=ROUNDS)
+        for number in ("uplink_bits_per_client", "downlink_bits_per_client", "compute_s", "uplink_s"):
+            assert cells[name][number] == pytest.approx(getattr(planned, number)), (name, number)
+    assert cells["laptop"]["uplink_bits_per_client"] == 4.0 * cells["phone"]["uplink_bits_per_client"]
+    assert cells["phone-mid"]["verdict"] == "impossible"
+    assert "no entry for device 'phone-mid'" in found.refused["pythia-70m", "job"]
+
+
+def test_who_declines_is_said():
+    """The map's cohorts are those of full batteries; a job whose clients decline says so, and one that starts below."""
+    fleet = {"mix": {"phone": 1.0}, "initial_charge": 0.6, "min_charge": 0.5}
+    chosen = {"models": "pythia-70m", "methods": "lora", "networks": "fixed"}
+    said = made(job(fleet=fleet), devices="phone,rtx-4090", **chosen).assumptions
+    assert any("fleet.min_charge" in one for one in said)
+    assert not any(
+        "fleet.min_charge" in one for one in made(job(fleet=fleet), devices="rtx-4090", **chosen).assumptions
+    )
+    assert not any("fleet.min_charge" in one for one in made(job(), devices="phone", **chosen).assumptions)
+    empty = made(job(fleet=fleet | {"initial_charge": 0.3}), devices="phone,rtx-4090", **chosen)
+    assert {one["device"]: (one["verdict"], one["delivered_share"]) for one in write.rows(empty)} == {
+        "phone": ("unsuitable", 0.0),
+        "rtx-4090": ("suitable", 1.0),
+    }
+
+
+def test_waiting_is_part_of_what_a_battery_gives():
+    """A battery of 100 J, of which a round may take a twentieth: the margin is 5 J over all joules, waiting too."""
+    own = {"peak_flops": 1e12, "memory_bytes": 16e9, "memory_bandwidth_bytes_s": 5e10, "active_power_w": 5.0,
+           "idle_power_w": 4.0, "battery_j": 100.0, "training_efficiency": 0.3}  # fmt: skip
+    experiment = job(fleet={"mix": {"tablet": 1.0}, "device": {"tablet": own}})
+    found = made(experiment, models="pythia-70m", methods="full", networks="lte", devices="tablet")
+    cell = found.cell(0, 0, 0, 0)
+    assert cell["binding"] == "energy"
+    assert cell["margin"] == pytest.approx(5.0 / cell["energy_j_per_client"])
+
+
 def test_transfers_between_two_sizes_are_linear():
     """Over a link of 1 Gbit/s and 10 ms, which takes 0.01 + bits / 1e9 seconds whatever was rehearsed."""
     network = {"name": "ideal", "uplink_mbps": 1000.0, "downlink_mbps": 500.0, "latency_s": 0.01}
@@ -115,6 +159,42 @@ def test_transfers_between_two_sizes_are_linear():
     assert found.transfers("up", bits).seconds[0, :, 0] == pytest.approx(0.01 + bits[0] / 1e9)
     assert found.transfers("down", bits).seconds[0, :, 0] == pytest.approx(0.01 + bits[0] / 5e8)
     assert not found.transfers("up", bits).seconds[1].any()
+
+
+def test_transfers_beyond_the_sizes_are_linear_too():
+    """As above: 0.01 + bits / 1e9 seconds for ten times the largest size, and for a tenth of the smallest."""
+    network = {"name": "ideal", "uplink_mbps": 1000.0, "downlink_mbps": 500.0, "latency_s": 0.01}
+    setting = job(network=network).setting()
+    found = links(setting, *cohorts(setting, 2), np.array([1e7, 1e8]))
+    assert found.transfers("up", np.array([[1e6, 1e9]])).seconds[0, :, 0] == pytest.approx([0.011, 1.01])
+
+
+def half_of_them_out_of_reach():
+    partition = {"name": "iid", "clients": 10}
+    return job(task=JOB["task"] | {"partition": partition}, method={"name": "flora", "local_steps": 4},
+               network={"name": "cell", "radius_m": 2500.0}, sampler={"name": "uniform", "cohort": 5})  # fmt: skip
+
+
+def test_what_a_client_that_was_away_receives_is_rehearsed(monkeypatch):
+    """With outages flora asks for more than one round's changes; no size that is asked is beyond the rehearsed ones."""
+    asked, real = [], Links.transfers
+
+    def seen(self, way, bits):
+        asked.append(float(np.max(bits)) / self.sizes_bits[-1])
+        return real(self, way, bits)
+
+    monkeypatch.setattr(Links, "transfers", seen)
+    found = made(half_of_them_out_of_reach(), models="pythia-70m", methods="job", networks="job", devices="laptop")
+    assert found.delivered_share.item() < 0.9
+    assert max(asked) <= 1.0
+
+
+def test_clients_without_a_link_are_not_waited_for():
+    """flora, half the clients out of reach: they lack all changes, and nobody waits for what never arrives."""
+    found = made(half_of_them_out_of_reach(), models="pythia-70m", methods="job", networks="job", devices="laptop")
+    planned = plan(found.jobs.experiment("pythia-70m", found.axes.methods[0], "job", "laptop"), rounds=ROUNDS)
+    assert planned.lost["missed_broadcast"] > 0.1
+    assert found.path_s[0].item() == pytest.approx(planned.downlink_s, rel=0.2)
 
 
 def test_sizes_hold_all_payloads():
@@ -217,6 +297,19 @@ def test_tables_count_every_cell(drawn, tmp_path):
         write.write_csv(found, tmp_path)
 
 
+def test_page_shows_commands_with_the_yardsticks(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "job.toml"
+    path.write_text(job().to_toml())
+    chosen = ["--models", "pythia-14m", "--methods", "lora", "--networks", "fixed", "--devices", "phone"]
+    asked = []
+    monkeypatch.setattr("fedwave.planner.map.page.write_page", lambda found, out, *, job: asked.append(job) or out)
+    run(
+        monkeypatch, capsys, "plan", str(path), "rounds=20", "--map", *chosen, "--max-days", "7", "--max-battery", ".01"
+    )
+    run(monkeypatch, capsys, "plan", str(path), "--map", *chosen)
+    assert asked == [f"{path} --max-days=7.0 --max-battery=0.01 rounds=20", str(path)]
+
+
 def test_page_asks_nothing_of_the_network_and_is_small(drawn):
     found, _ = drawn
     page = render(found, job="job.toml")
@@ -238,6 +331,8 @@ def test_command(tmp_path, monkeypatch, capsys):
     table = json.loads(run(monkeypatch, capsys, "plan", str(path), "--map", "--json", *chosen))
     assert [cell["verdict"] for cell in table["cells"]] == ["suitable", "unsuitable"]
     assert not (tmp_path / "map.html").exists()
+    cells = ["--models", "pythia-14m", *chosen[2:]]
+    assert "binds" not in run(monkeypatch, capsys, "plan", str(path), "--map", *cells)
     assert "are for plan --map" in run(monkeypatch, capsys, "plan", str(path), "--models", "gpt2", code=2)
 
 

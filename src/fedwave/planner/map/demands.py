@@ -126,7 +126,8 @@ def _server(setting: Setting, cohort: Cohort) -> ServerNeeds:
 
 def _needs(setting: Setting, fleet: Fleet, cohort: Cohort, work: Work, compute: Compute) -> dict[str, Needs]:
     """As of a plan's rehearsed round in which every client has every device."""
-    silent: Any = SimpleNamespace(radio_j=np.zeros(len(cohort)), radio_parts_j={})
+    none = np.zeros(len(cohort))
+    silent: Any = SimpleNamespace(radio_j=none, radio_parts_j={}, compute_j=none)
     of_all = replace(setting, fleet=fleet)
     found = needs(of_all, [Turn(cohort, work, compute, silent, setting.key)])
     return {name: replace(one, clients=len(setting.population), share=1.0) for name, one in found.items()}

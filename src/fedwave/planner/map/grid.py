@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -17,7 +17,8 @@ from fedwave.planner.constraints import ENOUGH, Constraint, Terms, Yardsticks, a
 from fedwave.planner.map.axes import Axes
 from fedwave.planner.map.demands import Demand, demand, received
 from fedwave.planner.map.jobs import Jobs
-from fedwave.planner.map.links import Links, cohorts, links, mean_bits
+from fedwave.planner.map.links import Links, cohorts, links
+from fedwave.planner.map.recipes import Recipe
 from fedwave.planner.map.rounds import PARTS, Rounds, rounds
 from fedwave.wireless.network import Network
 from fedwave.wireless.networks.cell import Cell
@@ -29,9 +30,13 @@ VERDICTS = ("unsuitable", "conditional", "suitable", "impossible")
 ROUNDS = 20  # rehearsed at most, with the job's own seed
 
 APPROXIMATION = (
-    "an approximation of single plans: a network is rehearsed with a few payload sizes and taken as linear in the bits "
+    f"an approximation of single plans: up to {ROUNDS} rounds of the job's own seed stand for all, so that clients at "
+    "other places may fare otherwise; a network is rehearsed with a few payload sizes and taken as linear in the bits "
     "between them; clients of a round send together, each the mean payload; computing is added to their time, "
     "and a deadline cuts off what was rehearsed without one"
+)
+_CALLED = (
+    "clients are called whatever their charge, also below fleet.min_charge; a single plan calls others in their place"
 )
 _USUAL = Yardsticks()
 Progress = Callable[[int, int], None]
@@ -81,8 +86,8 @@ class Map:
         }
         row |= {f"{part}_s": _plain(self.path_s[(index, *at)]) for index, part in enumerate(PARTS)}
         row |= {
-            "uplink_bits_per_client": _plain(self.uplink_bits[pair]),
-            "downlink_bits_per_client": _plain(self.downlink_bits[at[:3]]),
+            "uplink_bits_per_client": _plain(self.uplink_bits[at]),
+            "downlink_bits_per_client": _plain(self.downlink_bits[at]),
             "energy_j_per_client": _plain(self.energy_j[at]),
             "peak_memory_bytes": _plain(self.peak_memory_bytes[pair]),
             "delivered_share": _plain(self.delivered_share[at]),
@@ -122,19 +127,24 @@ def _plain(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+_Place = tuple[int, int, tuple[int, ...]]  # model, method, and devices of the axes
+
+
 @dataclass(frozen=True)
 class _Group:
     """Demands for which one rehearsal of a network serves: those with the same number of clients."""
 
     ids: Ints
     asked: Bools
-    demands: dict[tuple[int, int], Demand]
+    demands: dict[_Place, Demand]
 
     def payloads(self) -> Floats:
-        """Mean bits of every round's cohort, up and down."""
-        found = [mean_bits(d.up_bits, self.asked).ravel() for d in self.demands.values()]
+        """Bits of every client in every round, up and down; what one receives that never got a broadcast before too."""
+        nobody, found = np.zeros_like(self.asked), []
         for one in self.demands.values():
-            found.append(mean_bits(received(one, self.asked, self.asked, self.asked), self.asked).ravel())
+            found.append(one.up_bits[:, self.asked].ravel())
+            for got in (self.asked, nobody):
+                found.append(received(one, self.asked, got, self.asked)[:, self.asked].ravel())
         return np.concatenate(found)
 
 
@@ -144,17 +154,28 @@ def _demands(jobs: Jobs, axes: Axes, progress: Progress) -> tuple[list[_Group], 
     for m, model in enumerate(axes.models):
         for r, recipe in enumerate(axes.methods):
             try:
-                setting = jobs.experiment(model, recipe, axes.networks[0], axes.devices[0]).setting()
+                for some, job in _by_rank(jobs, axes, model, recipe):
+                    setting = job.setting()
+                    group = groups.get(len(setting.population))
+                    if group is None:
+                        group = _Group(*cohorts(setting, min(setting.rounds, ROUNDS)), {})
+                        groups[len(setting.population)] = group
+                    names = [axes.devices[d] for d in some]
+                    group.demands[m, r, some] = demand(setting, names, group.ids, group.asked)
             except BadInput as error:
                 refused[model, recipe.name] = str(error)
-                continue
-            group = groups.get(len(setting.population))
-            if group is None:
-                group = _Group(*cohorts(setting, min(setting.rounds, ROUNDS)), {})
-                groups[len(setting.population)] = group
-            group.demands[m, r] = demand(setting, axes.devices, group.ids, group.asked)
         progress(m + 1, len(axes.models))
     return list(groups.values()), refused
+
+
+def _by_rank(jobs: Jobs, axes: Axes, model: str, recipe: Recipe) -> Iterator[tuple[tuple[int, ...], Experiment]]:
+    """Devices on which clients have the same rank, with their job; those that a table of ranks leaves out last."""
+    first = jobs.experiment(model, recipe, axes.networks[0], axes.devices[0])
+    rank = getattr(getattr(first.task, "adapter", None), "rank", None)
+    ranks = [rank.get(name) if isinstance(rank, Mapping) else rank for name in axes.devices]
+    for one in sorted(dict.fromkeys(ranks), key=lambda one: one is None):
+        some = tuple(d for d, own in enumerate(ranks) if own == one)
+        yield some, jobs.experiment(model, recipe, axes.networks[0], axes.devices[some[0]]) if some[0] else first
 
 
 class _Table:
@@ -165,9 +186,9 @@ class _Table:
         shape = axes.shape
         self.verdict, self.binding = np.full(shape, 3), np.zeros(shape, dtype=np.int64)
         self.bounds: dict[str, int] = {}
-        names = ("margin", "round_s", "energy_j", "delivered_share")
+        names = ("margin", "round_s", "energy_j", "delivered_share", "uplink_bits", "downlink_bits")
         self.numbers = {name: np.full(shape, np.nan) for name in names}
-        self.path_s, self.downlink_bits = np.full((len(PARTS), *shape), np.nan), np.full(shape[:3], np.nan)
+        self.path_s = np.full((len(PARTS), *shape), np.nan)
 
     def fill(self, n: int, network: Network) -> None:
         """All cells of one network."""
@@ -182,36 +203,37 @@ class _Table:
                 raise Refused(
                     f"plan --map rehearses network {where!r} without a deadline, and it refuses: {error}"
                 ) from None
-            by_kind = sorted(group.demands, key=lambda at: (len(group.demands[at].up_bits), at[1], at[0]))
-            for _, some in groupby(by_kind, key=lambda at: (len(group.demands[at].up_bits), at[1])):
-                pairs = list(some)
-                self._judge(n, pairs, [group.demands[at] for at in pairs], found)
+            by_kind = sorted(group.demands, key=lambda at: (len(group.demands[at].up_bits), at[1:], at[0]))
+            for _, some in groupby(by_kind, key=lambda at: (len(group.demands[at].up_bits), at[1:])):
+                places = list(some)
+                self._judge(n, places, [group.demands[at] for at in places], found)
 
-    def _judge(self, n: int, pairs: Sequence[tuple[int, int]], demands: Sequence[Demand], found: Links) -> None:
+    def _judge(self, n: int, places: Sequence[_Place], demands: Sequence[Demand], found: Links) -> None:
+        """Demands of one recipe, on the same devices."""
         batteries = np.array([np.inf if one.battery_j is None else one.battery_j for one in demands[0].needs])
         down = np.stack([received(d, found.asked, *found.fate(d.down_bits, d.up_bits)) for d in demands])
         met = rounds(demands, down, found, batteries)
-        for at, (m, r) in enumerate(pairs):
-            cells = (m, r, n)
-            self.downlink_bits[cells] = down[at].sum(0)[found.asked].mean()
+        for at, (m, r, devices) in enumerate(places):
+            cells = (m, r, n, list(devices))
+            self.numbers["uplink_bits"][cells] = demands[at].up_bits.sum(0)[found.asked].mean()
+            self.numbers["downlink_bits"][cells] = down[at].sum(0)[found.asked].mean()
             for name in ("round_s", "energy_j"):
                 self.numbers[name][cells] = getattr(met, name)[at]
             self.numbers["delivered_share"][cells] = met.heard[at]
             self.path_s[(slice(None), *cells)] = met.path_s[:, at]
-            for d in range(len(self.axes.devices)):
-                self._cell((*cells, d), demands[at], met, (at, d))
+            for index, d in enumerate(devices):
+                self._cell((m, r, n, d), demands[at], met, (at, index))
 
     def _cell(self, place: tuple[int, int, int, int], asks: Demand, met: Rounds, at: tuple[int, int]) -> None:
         setting, needs = asks.setting, asks.needs[at[1]]
-        radio_j, battery_j = float(met.radio_j[at]), needs.battery_j
-        share = None if battery_j is None else (needs.compute_j + radio_j) / battery_j
+        share = None if needs.battery_j is None else float(met.energy_j[at]) / needs.battery_j
         constraints = all_constraints(
-            {self.axes.devices[at[1]]: replace(needs, radio_j=radio_j, battery_share=share)},
+            {self.axes.devices[place[3]]: replace(needs, battery_share=share)},
             asks.server,
             dict(zip(PARTS, met.path_s[(slice(None), *at)].tolist(), strict=True)),
             float(met.access_s[at]),
             float(met.airtime_share[at]),
-            terms=Terms.of(setting, self.yardsticks, server_s=asks.server_s, cohort=len(asks.cohorts[0])),
+            terms=Terms.of(setting, self.yardsticks, server_s=asks.server_s, cohort=max(map(len, asks.cohorts))),
             yardsticks=self.yardsticks,
         )
         heard = float(met.heard[at])
@@ -231,8 +253,10 @@ class _Table:
         for group in self.groups:
             for at, one in group.demands.items():
                 for name, what in _OF_PAIRS.items():
-                    pairs[name][at] = what(one, group.asked)
+                    pairs[name][at[:2]] = what(one)
                 assumptions |= dict.fromkeys(one.setting.spec.assumptions)
+                if one.setting.fleet.min_charge and any(device.battery_j is not None for device in one.needs):
+                    assumptions[_CALLED] = None
         own = (f"the map is {APPROXIMATION}", *self.jobs.assumptions(self.axes.models))
         return Map(
             axes=self.axes,
@@ -240,7 +264,6 @@ class _Table:
             binding=self.binding,
             bounds=tuple(self.bounds),
             path_s=self.path_s,
-            downlink_bits=self.downlink_bits,
             **self.numbers,
             **pairs,
             refused=refused,
@@ -250,9 +273,8 @@ class _Table:
         )
 
 
-_OF_PAIRS: dict[str, Callable[[Demand, Bools], float]] = {
-    "uplink_bits": lambda one, asked: float(one.up_bits.sum(0)[asked].mean()),
-    "peak_memory_bytes": lambda one, asked: one.needs[0].peak_memory_bytes,
-    "trainable_parameters": lambda one, asked: float(one.setting.spec.trainable_parameters),
-    "model_parameters": lambda one, asked: float(one.setting.spec.model_parameters),
+_OF_PAIRS: dict[str, Callable[[Demand], float]] = {
+    "peak_memory_bytes": lambda one: one.needs[0].peak_memory_bytes,
+    "trainable_parameters": lambda one: float(one.setting.spec.trainable_parameters),
+    "model_parameters": lambda one: float(one.setting.spec.model_parameters),
 }

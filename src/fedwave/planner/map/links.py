@@ -1,8 +1,8 @@
 """A network as the map sees it: what transfers of any size take, from rehearsals of a few sizes.
 
 The job's cohorts receive, wait and send payloads of one size, for sizes evenly spaced on a logarithmic scale: seconds,
-joules, connecting, resource blocks and fate of every client of every round. Between two sizes everything is linear in
-the bits, which is exact where a transfer takes a fixed time and a time per bit.
+joules, connecting, resource blocks and fate of every client of every round. Between two sizes, and beyond the ends,
+everything is linear in the bits, which is exact where a transfer takes a fixed time and a time per bit.
 """
 
 from __future__ import annotations
@@ -61,35 +61,39 @@ class Links:
     awake_s: Floats
     awake_j: Floats
 
-    def mean(self, bits: Floats) -> Floats:
-        """Of ``bits [..., R, C]`` over each round's cohort."""
-        return mean_bits(bits, self.asked)
+    def mean(self, way: Way, bits: Floats) -> Floats:
+        """Of ``bits [..., R, C]`` over the clients of each round that have a link; over all where nobody has one."""
+        linked = self.asked & (self.tables[way].status[0] == 0)
+        who = np.where(linked.any(-1, keepdims=True), linked, self.asked)
+        return (bits * who).sum(-1) / np.maximum(who.sum(-1), 1)
 
     def fate(self, down_bits: Floats, up_bits: Floats) -> tuple[Bools, Bools]:
         """``[R, C]`` who gets a broadcast, and whose update is heard, were nobody late, of payloads ``[P, R, C]``."""
         got = heard = self.asked
         for phase in range(len(up_bits)):
-            down = self.transfers("down", self.mean(down_bits[phase])[None]).status[0] == 0
-            heard = heard & down & (self.transfers("up", self.mean(up_bits[phase])[None]).status[0] == 0)
+            down = self.transfers("down", self.mean("down", down_bits[phase])[None]).status[0] == 0
+            heard = heard & down & (self.transfers("up", self.mean("up", up_bits[phase])[None]).status[0] == 0)
             got = got & down if not phase else got
         return got, heard
 
     def transfers(self, way: Way, bits: Floats) -> Transfers:
         """Of ``bits [M, R]``, the mean over a round's cohort; nothing happens where they are 0."""
         sizes, table = self.sizes_bits, self.tables[way]
-        upper = np.searchsorted(sizes, bits).clip(1, max(len(sizes) - 1, 1)).clip(max=len(sizes) - 1)
+        upper = np.searchsorted(sizes, bits).clip(min(1, len(sizes) - 1), len(sizes) - 1)
         lower = np.maximum(upper - 1, 0)
         width = sizes[upper] - sizes[lower]
-        share = np.divide(bits - sizes[lower], width, out=np.zeros_like(bits), where=width > 0.0).clip(0.0, 1.0)
+        share = np.divide(bits - sizes[lower], width, out=np.zeros_like(bits), where=width > 0.0)
         rounds = np.arange(bits.shape[1])[None, :]
         near = np.where(bits**2 > sizes[lower] * sizes[upper], upper, lower)
         some = bits > 0.0
 
         def between(values: Floats) -> Floats:
+            """On the line through the two sizes, also beyond the ends; never below 0."""
             part = share[..., None] if values.ndim == 3 else share
             low, high = values[lower, rounds], values[upper, rounds]
             low, high = np.where(np.isnan(low), high, low), np.where(np.isnan(high), low, high)
-            return np.where(some[..., None] if values.ndim == 3 else some, low + part * (high - low), 0.0)
+            found = np.maximum(low + part * (high - low), 0.0)
+            return np.where(some[..., None] if values.ndim == 3 else some, found, 0.0)
 
         status = np.where(some[..., None], table.status[near, rounds], 0)
         return Transfers(
@@ -100,11 +104,6 @@ class Links:
             carrier_blocks=between(table.carrier_blocks),
             status=status,
         )
-
-
-def mean_bits(bits: Floats, asked: Bools) -> Floats:
-    """Of ``bits [..., R, C]`` over each round's cohort, ``[..., R]``."""
-    return (bits * asked).sum(-1) / np.maximum(asked.sum(-1), 1)
 
 
 @dataclass(frozen=True)
@@ -144,9 +143,10 @@ def sizes_bits(payloads: Floats) -> Floats:
 def cohorts(setting: Setting, rounds: int) -> tuple[Ints, Bools]:
     """Ids ``[R, C]`` of the clients of each round, filled up where a cohort is smaller; who of them is asked.
 
-    Batteries are full, so that nobody declines.
+    Nobody declines for want of charge: the cohorts serve for devices with and without batteries.
     """
     world = setting.world()
+    world = replace(world, battery_j=np.full_like(world.battery_j, np.inf))
     called_ids = [called(setting, replace(world, round=index)).ids for index in range(rounds)]
     most = max(map(len, called_ids), default=0)
     ids, asked = np.zeros((rounds, most), dtype=np.int64), np.zeros((rounds, most), dtype=bool)

@@ -26,7 +26,7 @@ class Rounds:
     ----------
     round_s, access_s : means over the rounds.
     path_s : the critical path by part, ``[parts, M, D]``.
-    energy_j, radio_j : of a client in a round, means.
+    energy_j : of a client in a round, mean; radio, training and waiting.
     airtime_share : of the uplink carrier.
     heard : share of the updates that count; ``enough``: the quorum is heard in most rounds.
     lost : share of the updates by status, ``[statuses, M, D]``.
@@ -36,7 +36,6 @@ class Rounds:
     access_s: Floats
     path_s: Floats
     energy_j: Floats
-    radio_j: Floats
     airtime_share: Floats
     heard: Floats
     enough: Bools
@@ -107,7 +106,7 @@ def _course(demands: Sequence[Demand], down_bits: Floats, links: Links) -> _Cour
 
 def _sent(links: Links, way: Way, bits: Floats) -> Transfers:
     """All transfers of one direction, ``[M, 1, R, C]``, at the mean of each round's ``bits [M, R, C]``."""
-    found = links.transfers(way, links.mean(bits))
+    found = links.transfers(way, links.mean(way, bits))
     return Transfers(**{name: values[:, None] for name, values in vars(found).items()})
 
 
@@ -128,8 +127,7 @@ class _Line:
         """Who has no link leaves the round, and so does who is overtaken by the deadline."""
         lost = self.alive & (sent.status > 0)
         seconds = np.where(np.isnan(sent.seconds), 0.0, np.maximum(sent.seconds - saved_s, 0.0))
-        left_s = np.maximum(self.deadline_s - self.now_s, 0.0)
-        share = np.where(seconds > left_s, left_s / np.maximum(seconds, 1e-300), 1.0) * self.alive
+        share = self.alive * self._in_time(seconds)
         self.radio_j += share * np.maximum(sent.joules - saved_j, 0.0)
         self.block_s += share * sent.block_s
         self.access_s += np.minimum(sent.access_s, seconds) * share
@@ -141,15 +139,18 @@ class _Line:
 
     def compute(self, seconds: Floats, joules: Floats) -> None:
         """Everybody that is still there computes."""
-        left_s = np.maximum(self.deadline_s - self.now_s, 0.0)
-        share = np.where(seconds > left_s, left_s / np.maximum(seconds, 1e-300), 1.0)
-        self.compute_j += self.alive * share * joules
+        self.compute_j += self.alive * self._in_time(seconds) * joules
         self._spend(1, seconds, "deadline")
 
     def end_s(self) -> Floats:
         """When the server stops waiting, ``[M, D, R]``."""
         last = np.where(self.alive.any(-1), np.where(self.alive, self.now_s, 0.0).max(-1), self.now_s.max(-1))
         return np.where(self.late.any(-1), self.deadline_s, last)
+
+    def _in_time(self, seconds: Floats) -> Floats:
+        """Share of the next ``seconds`` that is before the deadline."""
+        left_s = np.maximum(self.deadline_s - self.now_s, 0.0)
+        return np.where(seconds > left_s, left_s / np.maximum(seconds, 1e-300), 1.0)
 
     def _spend(self, part: int, seconds: Floats, status: str) -> None:
         before = np.minimum(self.now_s, self.deadline_s)
@@ -165,7 +166,8 @@ def _powered(demands: Sequence[Demand], links: Links, course: _Course, battery_j
     """``[M, D, R, C]`` who takes part: memory and what is left of the battery suffice."""
     setting = demands[0].setting
     need = np.stack([d.joules.sum(0) for d in demands])  # [M, D, R, C]
-    fits = np.stack([d.fits for d in demands])[:, :, None]
+    charged = (setting.fleet.initial_charge >= setting.fleet.min_charge) | np.isinf(battery_j)  # else nobody is called
+    fits = (np.stack([d.fits for d in demands]) & charged)[:, :, None]
     left = np.full((*need.shape[:2], len(setting.population)), np.inf)
     left = np.minimum(left, setting.fleet.initial_charge * battery_j[None, :, None])
     took = np.zeros(need.shape, dtype=bool)
@@ -201,7 +203,6 @@ def _means(demands: Sequence[Demand], links: Links, course: _Course, took: Bools
         access_s=access_s.mean(-1),
         path_s=path.mean(-1),
         energy_j=((course.radio_j + course.compute_j) * took).sum((-1, -2)) / counted,
-        radio_j=(course.radio_j * took).sum((-1, -2)) / counted,
         airtime_share=np.minimum(share, 1.0),
         heard=lost[0],
         enough=delivered.mean(-1) >= 0.5,
