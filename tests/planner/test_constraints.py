@@ -25,7 +25,8 @@ def terms(deadline_s=None, *, rounds_s=1e9, server_s=0.0, turns=1.0, charge=1.0)
 def needs(clients, memory, usable, *, storage=1e9, room=None, battery=None):
     return Needs(
         clients=clients, share=float(clients), memory_bytes={"weights": memory}, usable_memory_bytes=usable,
-        storage_bytes=storage, device_storage_bytes=room, flops=1.0, training_efficiency=0.2, compute_s=1.0, compute_j=1.0, radio_j=0.0,
+        storage_bytes=storage, device_storage_bytes=room, flops=1.0, training_efficiency=0.2,
+        compute_s=1.0, compute_j=1.0, radio_j=0.0,
         battery_j=None if battery is None else 100.0, battery_share=battery, tokens_per_j=0.0,
     )  # fmt: skip
 

@@ -230,7 +230,8 @@ def binding(constraints: Sequence[Constraint], lost: Mapping[str, float]) -> Con
     broken = [one for one in constraints if one.margin < 1.0]
     hard = [one for one in broken if one.hard]
     if lost and not hard:
-        return _LOST_TO[max(lost, key=lambda name: lost[name])]
+        name = _LOST_TO[max(lost, key=lambda name: lost[name])]
+        return next((one for one in broken if one.name == name), name)
     return min(hard or broken or constraints, key=lambda one: (float(f"{one.margin:.9g}"), -one.need))
 
 
