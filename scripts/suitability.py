@@ -21,6 +21,7 @@ PAGE, FIGURE = ROOT / "docs" / "suitability.md", ROOT / "docs" / "img" / "suitab
 INTERACTIVE = ROOT / "docs" / "_static" / "suitability-map.html"
 COLOURS = {"unsuitable": "#e08a66", "conditional": "#f0d25a", "suitable": "#7fbfe8", "impossible": "#e4e7eb"}
 PANELS = ("full", "lora", "lora-last4", "fedkseed")
+SEEDED, SEEDS = ("full", "lora", "lora-4bit"), 5
 HEAD = """# To what extent do foundation models suit federated learning over wireless networks?
 
 {models} models of the catalogue, {methods} ways of fine-tuning, {networks} networks and {devices} classes of device:
@@ -57,12 +58,20 @@ unsuitable, grey no such job.
 <a href="_static/suitability-map.html">The whole map as an interactive page</a> ({size:.1f} MB): any two axes as rows
 and columns, the numbers of each cell, and the command that plans it.
 
+## How much places decide
+
+All the above is of one drop of clients over each network (`seed = 0`). With {seeds} seeds the shares of models x
+devices that are suitable lie between:
+
+{spread}
+
 ## What this rests on
 
 {assumptions}
 - Sources of the catalogue's numbers: `fedwave list models`, `devices` and `networks`, with `--json`. Some are marked
   *assumed* there, among them how much of its peak a device reaches in training, and how much of its memory it may use.
-- The base model is on the devices when the first round begins; a single plan says what its delivery takes.
+- The base model is on the devices when the first round begins; over cells a single plan says what its delivery
+  takes.
 - "Suitable" says that the work fits, ends in time and is heard. It says nothing of how good the model becomes.
 """
 
@@ -237,14 +246,27 @@ def draw(found: Map) -> None:
         figure.savefig(FIGURE, metadata={"Date": None})
 
 
-def markdown(table: list[dict[str, str]]) -> str:
+def markdown(table: list[dict[str, str]], first: str) -> str:
     """A table of texts."""
     head = list(table[0])
-    rows = [["method", *head[1:]], ["---"] * len(head), *([str(row[name]) for name in head] for row in table)]
+    rows = [[first, *head[1:]], ["---"] * len(head), *([str(row[name]) for name in head] for row in table)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def page(found: Map, size: float) -> str:
+def spread(found: Map, others: list[Map]) -> str:
+    """Least and most over seeds, a table of networks and some methods."""
+    every = [Findings(one) for one in (found, *others)]
+    table = []
+    for name in found.axes.networks:
+        row = {"network": name}
+        for method in SEEDED:
+            values = [one.share(method=method, network=name) for one in every]
+            row[method] = f"{min(values):.0%} to {max(values):.0%}" if min(values) < max(values) else f"{values[0]:.0%}"
+        table.append(row)
+    return markdown(table, "network")
+
+
+def page(found: Map, others: list[Map], size: float) -> str:
     """The page's text."""
     yardsticks, counts = Yardsticks(), totals(found)
     text, job = JOB.read_text(encoding="utf-8"), tomllib.loads(JOB.read_text(encoding="utf-8"))
@@ -254,9 +276,9 @@ def page(found: Map, size: float) -> str:
         devices=len(found.axes.devices), cells=found.verdict.size, jobs=found.verdict.size - counts["impossible"],
         tokens=job["task"]["max_tokens"], batch=job["task"]["batch_size"], steps=job["method"]["local_steps"],
         cohort=job["sampler"]["cohort"], clients=job["task"]["partition"]["clients"], rounds=job["rounds"],
-        days=yardsticks.days, battery=yardsticks.battery_share, toml=text, table=markdown(shares(found)),
+        days=yardsticks.days, battery=yardsticks.battery_share, toml=text, table=markdown(shares(found), "method"),
         findings="\n".join(f"{number}. {sentence}" for number, sentence in enumerate(sentences, 1)),
-        size=size,
+        size=size, seeds=1 + len(others), spread=spread(found, others),
         assumptions="\n".join(f"- {one[0].upper()}{one[1:]}." for one in found.assumptions),
     )  # fmt: skip
 
@@ -265,9 +287,11 @@ def main() -> None:
     """The map, the figure, both pages."""
     job = Experiment.load(JOB)
     found = suitability(job, axes_of(job.to_table()))
+    axes = axes_of(job.to_table(), methods=",".join(SEEDED))
+    others = [suitability(Experiment.load(JOB, [f"seed={seed}"]), axes) for seed in range(1, SEEDS)]
     write_page(found, INTERACTIVE, job="suitability.toml")
     draw(found)
-    PAGE.write_text(page(found, INTERACTIVE.stat().st_size / 1e6), encoding="utf-8")
+    PAGE.write_text(page(found, others, INTERACTIVE.stat().st_size / 1e6), encoding="utf-8")
     for path in (PAGE, FIGURE, INTERACTIVE):
         print(path.relative_to(ROOT), file=sys.stderr)
 

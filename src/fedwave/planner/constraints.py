@@ -81,7 +81,7 @@ class Constraint:
         show = duration if self.unit == "s" else (lambda value: si(value, self.unit))
         if self.unit == "1":
             show = "{:.3g}".format
-        return f"{self.name}: needs {show(self.need)} of {show(self.have)} ({self.margin:.3g}x)"
+        return f"{self.name}: needs {show(self.need)} of {show(self.have)} ({times(self.margin)})"
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,11 @@ def time_constraints(parts: Mapping[str, float], terms: Terms) -> list[Constrain
     if terms.server_s > 0.0:
         found.append(Constraint("server", terms.server_s, left_s(terms.server_s, whole_s, terms.rounds_s), "s"))
     return found
+
+
+def times(margin: float) -> str:
+    """A margin in words."""
+    return f"{margin:.3g}x" if margin < 1e4 else "more than 10,000x"
 
 
 def left_s(seconds: float, whole_s: float, budget_s: float) -> float:

@@ -30,6 +30,7 @@ from fedwave.planner.ranges import Range, ranges, up_bits
 from fedwave.planner.rehearsed import Rehearsed, Round, rehearsed
 from fedwave.planner.server import ServerNeeds, server_needs
 from fedwave.planner.unsure import clients_open, server_open
+from fedwave.results.format import si
 
 _USUAL = Yardsticks()
 _STAND_IN = "the network's own fidelity takes too long for a plan: this is its link tables'"
@@ -41,7 +42,7 @@ _BEYOND = (
 _NO_DELIVERY = (
     "how the base model ({:.3g} GB) gets to the devices is in no number: this network's plan does not cover it"
 )
-_BASE_STATIONS = "joules are the clients' and the server's; base stations spend {:.3g} J more a round"
+_BASE_STATIONS = "joules are the clients' and the server's; base stations spend {} more a round"
 _NO_AIRTIME = "--max-airtime says nothing here: the network has no airtime that jobs and others share"
 _FEW_ANSWER = "of {} clients that the largest round asks, {:.3g} answer on average: fleet.availability, or their charge"
 _FEW_SEEDS = (
@@ -257,7 +258,7 @@ def _assumptions(
         _UNCHARGED: mobile,
         _BEYOND.format(played.horizon): 0 < played.horizon < setting.rounds,
         _NO_DELIVERY.format(setting.spec.base_bytes / 1e9): setting.spec.base_bytes > 0 and delivered is None,
-        _BASE_STATIONS.format(stations_j): stations_j > 0.0,
+        _BASE_STATIONS.format(si(stations_j, "J")): stations_j > 0.0,
         _FEW_SEEDS.format(len(played.costs), played.seeds): 1 < played.seeds < _ENOUGH_SEEDS,
         **dict.fromkeys(setting.spec.assumptions, True),
         **{one.sentence: bool(one.sentence) for one in (*clients_open(setting), server_open(setting))},

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fedwave.devices import catalogue
 from fedwave.devices.device import Device
 from fedwave.planner.changes import Change
+from fedwave.planner.constraints import times
 from fedwave.planner.needs import Needs
 from fedwave.planner.radio import Spread
 from fedwave.planner.ranges import Range
@@ -19,7 +20,7 @@ from fedwave.results.format import data, duration, si
 
 def lines(plan: Plan) -> Iterator[str]:
     """The plan, line by line."""
-    margin = "" if plan.margin is None else f", margin {_times(plan.margin)}"
+    margin = "" if plan.margin is None else f", margin {times(plan.margin)}"
     yield f"verdict: {plan.verdict}; binding: {plan.binding}{margin}"
     if plan.margin is not None and abs(plan.margin - 1.0) < 2.0 * plan.round_s_error:
         yield "  near: the margin is within two standard errors over the seeds; another seed may be judged otherwise"
@@ -55,7 +56,7 @@ def change_lines(changes: Sequence[Change]) -> Iterator[str]:
         lost = "" if one.delivered_share >= 1.0 else f", {one.delivered_share:.0%} delivered"
         still = f"nearer, though {one.binding} still binds, with"
         how = still if one.verdict == "unsuitable" else f"{one.verdict} with"
-        yield f"  {how}: {words}  (round {duration(one.round_s)}, margin {_times(one.margin)}{lost})"
+        yield f"  {how}: {words}  (round {duration(one.round_s)}, margin {times(one.margin)}{lost})"
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -171,10 +172,6 @@ def _base(base: dict[str, float]) -> str:
     missed = f", {base['unreached_share']:.0%} not reached" if base["unreached_share"] else ""
     seconds, joules = duration(base["seconds"]), si(base["joules_mean"], "J")
     return f"{data(base['bits'])} to every device once: {seconds}, {joules} each{missed}"
-
-
-def _times(margin: float) -> str:
-    return f"{margin:.3g}x" if margin < 1e4 else "more than 10,000x"
 
 
 def _count(number: int) -> str:
