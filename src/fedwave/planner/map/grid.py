@@ -31,9 +31,9 @@ ROUNDS = 20  # rehearsed at most, with the job's own seed
 
 APPROXIMATION = (
     f"an approximation of single plans: up to {ROUNDS} rounds of the job's own seed stand for all, so that clients at "
-    "other places may fare otherwise; a network is rehearsed with a few payload sizes and taken as linear in the bits "
-    "between them; clients of a round send together, each the mean payload; computing is added to their time, "
-    "and a deadline cuts off what was rehearsed without one"
+    "other places, and later rounds, may fare otherwise; a network is rehearsed with a few payload sizes and taken as "
+    "linear in the bits between them; clients of a round send together, each the mean payload; computing is added to "
+    "their time, and a deadline cuts off what was rehearsed without one"
 )
 _CALLED = (
     "clients are called whatever their charge, also below fleet.min_charge; a single plan calls others in their place"
