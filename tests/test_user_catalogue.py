@@ -234,8 +234,8 @@ def test_a_folder_is_no_catalogue(here, fedwave_, monkeypatch):
     Path("mine").mkdir()
     monkeypatch.setenv("FEDWAVE_CATALOGUE", "mine")
     told = f"FEDWAVE_CATALOGUE: {here / 'mine'} is a folder; name a TOML file with tables [device.NAME], [model.NAME]"
-    refused(fedwave_("list", "devices"), told)
-    refused(fedwave_("plan", "job.toml"), told)
+    assert fedwave_("list", "devices")[2].startswith(f"fedwave: {told}")
+    refused(fedwave_("plan", "job.toml"), f"job.toml: fleet: {told}")
 
 
 def test_a_wrong_entry_is_told_where_a_job_uses_it(lab, fedwave_):

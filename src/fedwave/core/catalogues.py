@@ -103,13 +103,13 @@ def state() -> State:
 def _stamp(name: str) -> tuple[str, int]:
     try:
         found = os.stat(name)
-        if stat.S_ISDIR(found.st_mode):
-            tables = [f"[{kind}.NAME]" for kind in KINDS]
-            wanted = f"{', '.join(tables[:-1])} or {tables[-1]}"
-            raise BadInput(f"{VARIABLE}: {name} is a folder; name a TOML file with tables {wanted}")
-        return name, found.st_mtime_ns
     except (OSError, ValueError) as error:
         raise BadInput(f"{VARIABLE}: {name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if stat.S_ISDIR(found.st_mode):
+        tables = [f"[{kind}.NAME]" for kind in KINDS]
+        wanted = f"{', '.join(tables[:-1])} or {tables[-1]}"
+        raise BadInput(f"{VARIABLE}: {name} is a folder; name a TOML file with tables {wanted}")
+    return name, found.st_mtime_ns
 
 
 def user_entries(kind: str, files: State) -> list[UserEntry]:
