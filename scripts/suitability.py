@@ -42,6 +42,8 @@ round.
 
 {findings}
 
+Shares of full fine-tuning over macro cells depend on where the clients happen to stand; how much, is said below.
+
 ## How much is suitable
 
 Share of models x devices that are suitable, by method and network:
@@ -261,7 +263,8 @@ def spread(found: Map, others: list[Map]) -> str:
         row = {"network": name}
         for method in SEEDED:
             values = [one.share(method=method, network=name) for one in every]
-            row[method] = f"{min(values):.0%} to {max(values):.0%}" if min(values) < max(values) else f"{values[0]:.0%}"
+            least, most = f"{min(values):.0%}", f"{max(values):.0%}"
+            row[method] = least if least == most else f"{least} to {most}"
         table.append(row)
     return markdown(table, "network")
 
