@@ -88,7 +88,7 @@ def _over_the_job(experiment: Experiment, setting: Setting, anyhow: bool) -> Reh
     horizon = min(setting.rounds, _HORIZON)
     count, times = min(_long(setting), horizon), setting.rounds / horizon
     at = ((np.arange(count) + 0.5) * horizon / count).astype(np.int64).tolist()
-    seeds = int(np.clip(_HORIZON // horizon, _FEWEST_LONG, _FEWEST))
+    seeds = max(min(_HORIZON // horizon, _seeds(setting, count)), _FEWEST_LONG)
     costs: list[Round] = []
     settings = [setting, *_others(experiment, setting, seeds - 1)]
     for one in settings:
