@@ -139,6 +139,8 @@ def plan(
     if map_:
         if explain or pilot is not None or target is not None:
             raise BadInput("--explain, --pilot and --target are for the plan of one job, not for plan --map")
+        if csv is not None and csv == html:
+            raise BadInput(f"--csv and --html name the same file, {csv}")
         wanted = {"models": models_, "methods": methods, "networks": networks, "devices": devices}
         beside = job.parent if os.access(job.parent, os.W_OK) else Path()
         page = html or (None if as_json else beside / "map.html")

@@ -84,6 +84,16 @@ def test_parameters_of_a_config_are_the_models(name: str, tmp_path: Path) -> Non
     assert counted_on_the_meta_device(config) == published
 
 
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "phi3"])
+def test_a_null_is_not_the_familys_default(kind: str) -> None:
+    """In transformers as many key and value heads as heads; its other families refuse a null."""
+    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 8,
+             "vocab_size": 100, "model_type": kind, "architectures": ["XForCausalLM"], "head_dim": 8,
+             "pad_token_id": None}  # fmt: skip
+    config = small | {"num_key_value_heads": None}
+    assert parameter_count(architecture(config)) == counted_on_the_meta_device(config)
+
+
 @pytest.mark.parametrize("name", ["Llama-3.2-1B", "Mixtral-8x7B-v0.1", "opt-125m"])
 def test_a_file_or_folder_is_planned(name: str, tmp_path: Path) -> None:
     """A causal model of a listed family, of experts, and of a family without a table: all of it, and LoRA beside it."""

@@ -25,7 +25,8 @@ class Decoder:
     def __call__(self, c: Config) -> Architecture:
         """The architecture that ``c`` describes."""
         heads, hidden = c["num_attention_heads"], c["hidden_size"]
-        kv = c.get("num_key_value_heads", default=self.kv or heads)
+        family = None if c.is_null("num_key_value_heads") else self.kv  # transformers: a null means as many as heads
+        kv = c.get("num_key_value_heads", default=family or heads)
         dim = c.get("head_dim", default=self.head_dim or hidden // heads)
         tied, vocab, layers = c.get("tie_word_embeddings", default=self.tied), c["vocab_size"], c["num_hidden_layers"]
         mla = self.experts == "deepseek"

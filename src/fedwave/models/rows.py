@@ -123,7 +123,7 @@ def assemble(
 
 
 class Config:
-    """A config whose missing sizes are errors; ``None`` counts as missing, as in transformers."""
+    """A config whose missing sizes are errors; ``None`` counts as missing."""
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         self.table = table
@@ -131,6 +131,10 @@ class Config:
     def get(self, *keys: str, default: Any) -> Any:
         """The first of ``keys`` that is set, else ``default``."""
         return next((self.table[key] for key in keys if self.table.get(key) is not None), default)
+
+    def is_null(self, key: str) -> bool:
+        """Whether ``key`` is there, as ``None``: no value, and not the family's own either."""
+        return key in self.table and self.table[key] is None
 
     def __getitem__(self, key: str) -> Any:
         value = self.table.get(key)
