@@ -10,8 +10,8 @@ import tomli_w
 from fedwave.devices import catalogue
 from fedwave.experiment import Experiment
 from fedwave.planner import Yardsticks, plan
-from fedwave.planner.explain import evaluate, explain
-from fedwave.planner.row import Row
+from fedwave.planner.explanation import explain
+from fedwave.planner.row import Row, evaluate
 from fedwave.planner.show import explain_lines
 
 from .test_plan import LORA, job

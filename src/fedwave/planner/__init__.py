@@ -2,7 +2,7 @@
 
 from fedwave.planner.changes import Change, nearest
 from fedwave.planner.constraints import Constraint, Yardsticks
-from fedwave.planner.explain import explain
+from fedwave.planner.explanation import explain
 from fedwave.planner.rehearsal import Plan, plan
 from fedwave.planner.row import Row
 

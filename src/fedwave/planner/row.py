@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,3 +25,17 @@ class Row:
     unit: str
     source: str
     formula: str = ""
+
+
+def evaluate(rows: Sequence[Row]) -> list[tuple[Row, float]]:
+    """Every row with a formula, and what the formula comes to with the values of the rows above it."""
+    everything: dict[str, Any] = {"max": max, "min": min}
+    own: dict[str, dict[str, Any]] = {}
+    found = []
+    for row in rows:
+        mine = own.setdefault(row.part, {})
+        if row.formula:
+            names: Mapping[str, Any] = {**everything, **mine}
+            found.append((row, float(eval(row.formula, {"__builtins__": {}}, dict(names)))))
+        mine[row.name] = everything[row.name] = row.value
+    return found

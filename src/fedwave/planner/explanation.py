@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, fields
-from typing import Any
 
 from fedwave.core.errors import BadInput
 from fedwave.core.registry import name_of
@@ -14,7 +13,7 @@ from fedwave.experiment import Experiment
 from fedwave.federation.setting import Setting
 from fedwave.models import catalogue as models
 from fedwave.planner.constraints import DAY_S, Constraint, Yardsticks, left_s
-from fedwave.planner.explain_device import device_rows
+from fedwave.planner.explanation_device import device_rows
 from fedwave.planner.rehearsal import Plan
 from fedwave.planner.row import Row
 from fedwave.tasks.pretrained import Pretrained, pretrained_of
@@ -287,17 +286,3 @@ def _network(setting: Setting) -> Iterator[Row]:
     for name, value, unit, source in rows:
         plain = value if isinstance(value, int | float | str) or value is None else str(value)
         yield Row("link budget", name, plain, unit, source)
-
-
-def evaluate(rows: Sequence[Row]) -> list[tuple[Row, float]]:
-    """Every row with a formula, and what the formula comes to with the values of the rows above it."""
-    everything: dict[str, Any] = {"max": max, "min": min}
-    own: dict[str, dict[str, Any]] = {}
-    found = []
-    for row in rows:
-        mine = own.setdefault(row.part, {})
-        if row.formula:
-            names: Mapping[str, Any] = {**everything, **mine}
-            found.append((row, float(eval(row.formula, {"__builtins__": {}}, dict(names)))))
-        mine[row.name] = everything[row.name] = row.value
-    return found
