@@ -19,6 +19,7 @@ from fedwave.simulation import Simulation
 from fedwave.tasks.pretrained import pretrained_of
 
 COHORT = 8  # clients of a pilot's round at most
+FAR = 5.0  # times the rounds of the pilot, from which on a forecast is far from what was seen
 _FALLS = {"loss": True, "distance": True, "accuracy": False}  # metrics of which it is known which way is better
 
 
@@ -79,9 +80,14 @@ class Pilot:
             return f"{goal} is not reached as far as the pilot can say, so rounds are the job's: {found.reason}{agree}"
         span = "hardly one gets there" if found.low is None else f"{found.low} or more"
         span = span if found.high is None else f"{found.low} to {found.high}"
+        times = found.rounds / self.rounds
+        far = (
+            f"; {times:.0f} times the rounds played, so play more of them before you believe it" if times > FAR else ""
+        )
         return (
             f"{goal} takes {found.rounds} rounds (90 % of refits: {span}) by a power law through {self.rounds + 1} "
             "points; that it goes on like this and does not level off, and for the job's own cohort, is an assumption"
+            + far
         )
 
     def lines(self, plan: Plan) -> Iterator[str]:

@@ -13,9 +13,9 @@ import tomli_w
 
 from fedwave.core.errors import BadInput
 from fedwave.experiment import Experiment
-from fedwave.pilot import Target, pilot, small
+from fedwave.pilot import Pilot, Target, pilot, small
 from fedwave.planner import plan
-from fedwave.planner.forecast import PowerLaw, forecast
+from fedwave.planner.forecast import Forecast, PowerLaw, forecast
 from fedwave.simulation import Simulation
 
 from ..helpers import JOB
@@ -203,3 +203,9 @@ def test_ctrl_c_ends_it_with_a_sentence(tmp_path):
         said = process.stderr.read()
     assert process.returncode == 130 and "Traceback" not in said
     assert "fedwave: interrupted after" in said
+
+
+@pytest.mark.parametrize(("rounds", "far"), [(20, False), (8_304, True)])
+def test_a_forecast_far_beyond_the_pilot_says_so(rounds, far):
+    found = Pilot(8, 5, {"loss": [11.0] * 6}, 1.0, 1.0, Target("loss", 0.5), Forecast(rounds, low=rounds, high=rounds))
+    assert ("times the rounds played" in found.sentence()) == far
