@@ -19,7 +19,7 @@ from fedwave.federation.sync import rehearse
 
 _ROUNDS = 2  # of a seed
 _LONG = 30  # where a round depends on those before, and the job is small
-_BUDGET_MS, _LONG_BUDGET_MS = 210.0, 400.0  # of a 2026 machine, for a plan in a second; a plan is the same on any other
+_BUDGET_MS, _LONG_BUDGET_MS = 210.0, 150.0  # of a 2026 machine, for a plan in a second; a plan is the same on any other
 _ROUND_MS, _PLACING_MS = (0.6, 1.5), (0.0, 9.0)  # of a small job without and with cells, whose seeds need shadow maps
 _SMALL = 1_000  # clients x cells
 _BACKGROUND = 1  # clients' worth of a cell
@@ -65,7 +65,7 @@ def rehearsed(experiment: Experiment, setting: Setting, rounds: int | None) -> R
     if rounds:
         costs = list(rehearse(setting, count, anyhow=True)) if anyhow else own
         return Rehearsed(own if anyhow else costs, costs, 1)
-    if _adds_up(setting, own):
+    if _adds_up(setting, own, anyhow):
         return _over_the_job(experiment, setting, anyhow)
     long = _long(setting) if _remembers(setting, own) else count
     costs = own if not anyhow and long == count else list(rehearse(setting, long, anyhow=anyhow))
@@ -126,11 +126,13 @@ def _others(experiment: Experiment, setting: Setting, count: int) -> Iterator[Se
             continue
 
 
-def _adds_up(setting: Setting, rounds: list[Round]) -> bool:
-    """Rounds differ all along the job: base changes pile up, or batteries run low before its end."""
+def _adds_up(setting: Setting, rounds: list[Round], anyhow: bool) -> bool:
+    """Rounds differ all along the job: base changes pile up, or batteries (that count) run low before its end."""
     turn = rounds[-1][1]
     if setting.method.base_bits(setting.spec, turn.cohort, np.ones(len(turn.cohort), dtype=bool)):
         return True
+    if anyhow:
+        return False
     fleet = setting.fleet
     each = setting.rounds * len(turn.cohort) / max(len(setting.population), 1)
     spent_j = each * (turn.delivery.radio_j + turn.delivery.compute_j)
