@@ -114,7 +114,14 @@ def test_every_idea_is_an_override():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_is_proposed_is_better_than_the_job(seed):
     """Cells in which a drop says little of the next: the first rounds of one seed promise what others do not keep."""
-    table = job() | {"seed": seed, "network": {"name": "cell", "scenario": "UMa", "radius_m": 1500.0}}
+    table = {
+        "rounds": 30,
+        "seed": seed,
+        "task": {"name": "images", "model": "mlp", "partition": {"name": "iid", "clients": 10}},
+        "method": {"name": "fedavg", "local_steps": 4},
+        "sampler": {"name": "uniform", "cohort": 5},
+        "network": {"name": "cell", "scenario": "UMa", "radius_m": 1500.0},
+    }
     experiment = Experiment.parse(table)
     found = plan(experiment)
     assert found.verdict != "suitable"
