@@ -46,9 +46,7 @@ def answer(
         told(*measured.lines(found), sep="\n", flush=True)
         table["pilot"] = measured.to_dict()
     if wishes.explain:
-        from fedwave.planner.explanation import explain
-
-        rows = explain(experiment, found, yardsticks)
+        rows = planner.explain(experiment, found, yardsticks)
         told(*explain_lines(rows), sep="\n", flush=True)
         table["explain"] = [vars(row) for row in rows]
     table["changes"] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,14 @@ class Resident:
         """
         import torch
 
+        new = changes[self._base_applied :]
+        tied = _tied(self.learner.model) if new else set()
         with torch.no_grad():
-            for change in changes[self._base_applied :]:
+            for change in new:
                 for module, (a, b) in change.items():
                     path = self.learner.base_paths[module]
                     owner = self.learner.model.get_submodule(path.rpartition(".")[0])
-                    weight = _untied(self.learner.model, owner, path.rpartition(".")[2])
+                    weight = _untied(owner, path.rpartition(".")[2], tied)
                     delta = self.spec.lora_scale * (b @ a).to(weight.device)
                     master = weight
                     if weight.dtype != torch.float32:
@@ -123,12 +126,18 @@ class Resident:
         )
 
 
-def _untied(model: nn.Module, owner: nn.Module, name: str) -> Tensor:
-    """The frozen parameter ``name`` of ``owner``, which no other module of ``model`` has from here on."""
+def _tied(model: nn.Module) -> set[int]:
+    """Identities of the parameters that stand at more than one place."""
+    places = Counter(id(value) for _, value in model.named_parameters(remove_duplicate=False))
+    return {value for value, count in places.items() if count > 1}
+
+
+def _untied(owner: nn.Module, name: str, tied: set[int]) -> Tensor:
+    """The frozen parameter ``name`` of ``owner``, a weight of its own from here on if it is ``tied``."""
     from torch import nn
 
     weight = owner.get_parameter(name)
-    if sum(value is weight for _, value in model.named_parameters(remove_duplicate=False)) > 1:
+    if id(weight) in tied:
         weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
         setattr(owner, name, weight)
     return weight

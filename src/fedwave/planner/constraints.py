@@ -154,12 +154,12 @@ def device_constraints(needs: Mapping[str, Needs], terms: Terms, yardsticks: Yar
     classes = list(needs.values())
     weight = np.array([one.share for one in classes])
     lasts = terms.turns * yardsticks.battery_share <= terms.charge
-    times, battery = (1.0, yardsticks.battery_share) if lasts else (terms.turns, terms.charge)
+    turns, battery = (1.0, yardsticks.battery_share) if lasts else (terms.turns, terms.charge)
     found = []
     for name, unit, hard, pairs in (
         ("memory", "B", True, [(one.peak_memory_bytes, one.usable_memory_bytes) for one in classes]),
         ("storage", "B", True, [(one.storage_bytes, one.device_storage_bytes) for one in classes]),
-        ("energy", "1", False, [(_times(one.battery_share, times), battery) for one in classes]),
+        ("energy", "1", False, [(_in_turns(one.battery_share, turns), battery) for one in classes]),
     ):
         known = [k for k, (need, have) in enumerate(pairs) if need is not None and have is not None]
         if known:
@@ -247,8 +247,8 @@ def _apart(path: Mapping[str, float], access_s: float) -> dict[str, float]:
     return {**path, "downlink": path["downlink"] - down, "uplink": path["uplink"] - up, "access": down + up}
 
 
-def _times(share: float | None, times: float) -> float | None:
-    return None if share is None else share * times
+def _in_turns(share: float | None, turns: float) -> float | None:
+    return None if share is None else share * turns
 
 
 def _margin(need: float | None, have: float | None) -> float:

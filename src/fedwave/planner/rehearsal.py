@@ -60,10 +60,11 @@ _ANYHOW = (
 class Plan:
     """What a job asks of its devices and its network. Quantities are per round unless said otherwise.
 
-    ``binding`` is the constraint with the least ``margin`` (have over need; below 1 it does not hold), or what keeps
-    clients out of the round; ``constraints`` are all of them. Means are over the ``rehearsed`` rounds of ``seeds``
-    seeds, ``*_per_client`` over their cohorts; totals take those for all rounds. ``ranges`` says how far rounds are
-    from the mean (bits: of one client; joules: of a round's mean over its clients), :class:`.ranges.Range`.
+    ``binding`` is the constraint that makes the verdict, with its ``margin`` (have over need; below 1 it does not
+    hold), or what keeps clients out of the round (:func:`.constraints.binding`); ``constraints`` are all of them. Means
+    are over the ``rehearsed`` rounds of ``seeds`` seeds, ``*_per_client`` over their cohorts; totals take those for all
+    rounds. ``ranges`` says how far rounds are from the mean (bits: of one client; joules: of a round's mean over its
+    clients), :class:`.ranges.Range`.
     ``round_s_error`` is the standard error of ``round_s`` over the seeds, as a share of it; 0 with one seed.
     ``access_s`` is what ``downlink_s`` and ``uplink_s`` hold of connecting.
     ``granularity`` is seconds of computing over seconds of communication of the client that ends the round,
